@@ -1,0 +1,326 @@
+"""Any OpenAI-compatible server, through the openai package.
+
+The package makes the request (authentication, Azure, headers); the response's bytes are read here,
+for the package's own iterator cannot tell ``[DONE]`` from a cut connection, dies of legal SSE, and
+costs ten to forty times more for each chunk (docs/dependencies.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import httpx2
+import openai
+from django.core.checks import CheckMessage, Warning
+
+from ..conf import DEFAULT_MODEL
+from ..core.chunks import Delta, DeltaReader
+from ..core.outcomes import RunError
+from ..core.requests import RunRequest
+from ..core.upstream import code_of_error, code_of_status
+from .base import Batch, Provider
+from .deadlines import Deadlines, TokenWatch
+
+__all__ = ["OpenAIOptions", "OpenAIProvider", "ResponseReader", "translate"]
+
+_MAX_ERROR_BODY = 64 * 1024  # bytes of an error response that we look at
+_ERROR_BODY_TIMEOUT = 2.0  # seconds for them
+_DRAIN_TIMEOUT = 0.5  # seconds for what follows [DONE], so that the connection can be used again
+_NO_LIMITS = httpx2.Limits(
+    max_connections=None, max_keepalive_connections=None, keepalive_expiry=60
+)
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """The provider's OPTIONS; times in seconds. docs/settings.md explains each."""
+
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    model: str = DEFAULT_MODEL
+    models: list[str] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    include_usage: bool = True
+    connect_timeout: float = field(default=3.0, metadata={"above": 0})
+    first_token_timeout: float = field(default=60.0, metadata={"above": 0})
+    token_timeout: float = field(default=30.0, metadata={"above": 0})
+    run_timeout: float = field(default=600.0, metadata={"above": 0})
+    max_event_bytes: int = field(default=16 * 1024 * 1024, metadata={"above": 0})
+    azure_api_version: str | None = None
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    transport: Literal["auto", "httpx", "aiohttp"] = "auto"
+    trust_env: bool = False  # proxies from the environment
+
+
+class OpenAIProvider(Provider[OpenAIOptions]):
+    """Streams chat completions from ``base_url``, or from OpenAI."""
+
+    options_class = OpenAIOptions
+
+    def __init__(self, alias: str, options: dict[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.deadlines = Deadlines(
+            self.options.first_token_timeout, self.options.token_timeout, self.options.run_timeout
+        )
+        # A client's connections belong to one event loop.
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._drains: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def aopen(self, request: RunRequest) -> AsyncIterator[AsyncGenerator[Batch]]:
+        async with TokenWatch(self.deadlines) as watch:
+            response = await self._ask(request)
+            reader = ResponseReader(response, self.options.max_event_bytes)
+            try:
+                async with aclosing(reader.batches(watch)) as batches:
+                    yield batches
+            except BaseException:
+                await reader.discard()
+                raise
+        if reader.is_finished:
+            self._release(reader)
+        else:
+            await reader.discard()
+
+    async def aclose(self) -> None:
+        """Close this loop's connections; a later request opens new ones."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def check(self) -> list[CheckMessage]:
+        if self.options.api_key or self.options.base_url:
+            return []
+        return [
+            Warning(  # no error: a build machine that has no key still migrates and tests
+                f"The provider '{self.alias}' has no api_key.",
+                hint="Set the environment variable OPENAI_API_KEY, or the option api_key; "
+                "for a local server that wants none, set base_url.",
+                id="chatstream.W001",
+            )
+        ]
+
+    # The request --------------------------------------------------------------------------------
+
+    def body(self, request: RunRequest) -> dict[str, Any]:
+        """Return the fields of the request body; a subclass may add to them."""
+        body: dict[str, Any] = {"messages": request.messages, "stream": True}
+        if self.options.include_usage:
+            body["stream_options"] = {"include_usage": True}
+        return body | self.options.params | request.params
+
+    async def _ask(self, request: RunRequest) -> httpx2.Response:
+        """Send the request; return the response, its body unread.
+
+        Asks once more, and at once, only if the connection was lost before any byte of a response:
+        a pooled connection that the upstream had just closed.
+        """
+        try:
+            return await self._create(request)
+        except _ConnectionLost:
+            with suppress(_ConnectionLost):
+                return await self._create(request)
+        raise RunError("upstream_unreachable", "the connection was lost before a response")
+
+    async def _create(self, request: RunRequest) -> httpx2.Response:
+        completions = self._client().chat.completions
+        try:
+            # extra_body: ``messages`` would be validated one by one, 10 ms of CPU for forty.
+            answer = await completions.with_raw_response.create(
+                model=self.model_for(request),
+                messages=[],
+                stream=True,
+                extra_body=self.body(request),
+            )
+        except openai.OpenAIError as exc:
+            raise translate(exc) from None
+        return answer.http_response
+
+    def _client(self) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if (client := self._clients.get(loop)) is None:
+            client = self._clients[loop] = self.make_client()
+        return client
+
+    def make_client(self) -> openai.AsyncOpenAI:
+        """Return a client of the openai package for the running loop.
+
+        ``max_retries=0``: the package would sleep out a Retry-After of up to two minutes.
+        """
+        options = self.options
+        settings: dict[str, Any] = {
+            # A server that wants no key gets a word: the package refuses to send none.
+            "api_key": options.api_key or "none",
+            "default_headers": {"Accept-Encoding": "identity", **options.headers},
+            "max_retries": 0,
+            "http_client": self._http_client(),
+        }
+        if options.azure_api_version:
+            settings |= {
+                "azure_endpoint": options.base_url,
+                "api_version": options.azure_api_version,
+            }
+            return openai.AsyncAzureOpenAI(**settings)
+        return openai.AsyncOpenAI(base_url=options.base_url, **settings)
+
+    def _http_client(self) -> httpx2.AsyncClient:
+        options = self.options
+        return httpx2.AsyncClient(
+            transport=self._transport(),
+            timeout=httpx2.Timeout(None, connect=options.connect_timeout),
+            follow_redirects=False,
+            trust_env=options.trust_env,
+            event_hooks={"response": [_expect_stream]},
+        )
+
+    def _transport(self) -> httpx2.AsyncBaseTransport:
+        options = self.options
+        wants = options.transport
+        if wants == "aiohttp" or (wants == "auto" and importlib.util.find_spec("aiohttp")):
+            from .transport import AiohttpTransport
+
+            return AiohttpTransport(
+                connect_timeout=options.connect_timeout, trust_env=options.trust_env
+            )
+        return httpx2.AsyncHTTPTransport(limits=_NO_LIMITS, trust_env=options.trust_env)
+
+    def _release(self, reader: ResponseReader) -> None:
+        """Let the connection go, without keeping the reader waiting."""
+        task = asyncio.get_running_loop().create_task(reader.drain())
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+
+class ResponseReader:
+    """Reads one response's raw bytes into batches of deltas."""
+
+    def __init__(self, response: httpx2.Response, max_event_bytes: int) -> None:
+        self._response = response
+        self._bytes = aiter(response.stream)  # type: ignore[arg-type]
+        self._reader = DeltaReader(response.headers.get("content-encoding", ""), max_event_bytes)
+        self.is_finished = False  # whether a stop reason came
+
+    async def batches(self, watch: TokenWatch) -> AsyncGenerator[Batch]:
+        """Yield what each read brought, up to ``[DONE]`` or the end of the bytes."""
+        try:
+            async for data in self._bytes:
+                deltas = self._reader.receive(data)
+                if deltas:
+                    self.is_finished = self.is_finished or _finishes(deltas)
+                    if self.is_finished:
+                        watch.finish()
+                    elif any(delta.is_token for delta in deltas):
+                        watch.token()
+                    watch.pause()
+                    yield deltas
+                    watch.resume()
+                    if self._reader.is_done:
+                        return
+        except httpx2.HTTPError as exc:
+            detail = f"the connection broke: {type(exc).__name__}"
+            raise RunError("upstream_incomplete", detail) from None
+
+    async def drain(self) -> None:
+        """Read what is left, so that the connection can be pooled; close it if that takes long."""
+        left = _MAX_ERROR_BODY
+        try:
+            async with asyncio.timeout(_DRAIN_TIMEOUT):
+                async for data in self._bytes:
+                    left -= len(data)
+                    if left < 0:
+                        break
+        except (TimeoutError, httpx2.HTTPError):
+            await self.discard()
+        else:
+            await self._response.aclose()
+
+    async def discard(self) -> None:
+        """Close the connection, whatever of the body was read."""
+        await _discard(self._response)
+
+
+class _ConnectionLost(Exception):
+    """The connection was lost before any byte of a response."""
+
+
+def _finishes(deltas: list[Delta]) -> bool:
+    return any(delta.finish_reason is not None or delta.is_done for delta in deltas)
+
+
+async def _discard(response: httpx2.Response) -> None:
+    if (discard := response.extensions.get("discard")) is not None:  # of AiohttpTransport
+        discard()
+    elif (stream := response.extensions.get("network_stream")) is not None:  # of httpx
+        await stream.aclose()
+    with suppress(httpx2.HTTPError):
+        await response.aclose()
+
+
+async def _expect_stream(response: httpx2.Response) -> None:
+    """Raise a ``RunError`` for a response that is no stream, after a look at what it is.
+
+    An httpx response hook: it runs before the package, which would read an error body without end.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and kind not in ("text/html", "application/json"):
+        return
+    body = await _error_body(response)
+    await _discard(response)
+    code = code_of_status(response.status_code)
+    if response.status_code >= 400:
+        error = body.get("error", body) if isinstance(body, dict) else None
+        code = code_of_error(error, code)
+    detail = f"status {response.status_code}, {kind or 'no content type'}"
+    raise RunError(code, detail, retry_after=_retry_after(response.headers.get("retry-after")))
+
+
+async def _error_body(response: httpx2.Response) -> object:
+    """Return the decoded JSON body, or None; reads a bounded part for a bounded time."""
+    body = b""
+    with suppress(TimeoutError, httpx2.HTTPError, ValueError, RecursionError):
+        async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
+            async for data in response.stream:  # type: ignore[union-attr]
+                body += data
+                if len(body) > _MAX_ERROR_BODY:
+                    return None
+        return json.loads(body)
+    return None
+
+
+def _retry_after(value: str | None) -> int | None:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3): a number, or a date."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return int(value.strip()[:9])
+    with suppress(ValueError, TypeError):
+        seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        return max(0, round(seconds))
+    return None
+
+
+def translate(exc: openai.OpenAIError) -> Exception:
+    """Return our exception for the package's, without its words: they may repeat the key."""
+    cause = exc.__cause__
+    if isinstance(cause, RunError):
+        return cause
+    if isinstance(exc, openai.APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
+        return RunError("upstream_timeout", "the connection took too long")
+    if isinstance(cause, httpx2.ConnectError):
+        return RunError("upstream_unreachable", "the connection was refused, or name or TLS failed")
+    if isinstance(cause, httpx2.RemoteProtocolError) and "disconnected" not in str(cause):
+        return RunError("upstream_malformed", "the response is not HTTP")
+    if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
+        return _ConnectionLost()
+    return RunError("upstream_unreachable", type(cause or exc).__name__)
