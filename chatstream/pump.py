@@ -1,0 +1,243 @@
+"""Who pulls the relay for one response: frames into an outbox, and out again with a heartbeat.
+
+The producer is a task on the running loop (``TaskProducer``) or, for a synchronous source, a thread
+(``ThreadProducer``). Either puts frames into the outbox and waits when it is full; the one reader
+takes all that has gathered, which leaves in one write. Reading in a task of its own, the upstream
+is never cancelled by a heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing, suppress
+from dataclasses import dataclass
+
+from .core.framer import Framer, State
+from .core.frames import TERMINAL, Frame, Kind
+from .core.outcomes import RunError
+from .providers.base import AsyncCompletion
+from .providers.deadlines import LazyTimer
+from .providers.sources import AsyncSource, ProviderSource, Source, SyncSource
+from .relay import aframes, frames, report
+
+__all__ = ["Pace", "batches"]
+
+CAPACITY = 256  # frames that wait for a slow reader; then the upstream is read no further
+TICK = 0.5  # seconds between two looks at the deadlines of a thread
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the pump waits, in seconds.
+
+    ``heartbeat``: a silence for the reader; ``stall``: a reader that takes nothing.
+    """
+
+    heartbeat: float = 15.0
+    stall: float = 60.0
+
+
+async def batches(source: Source, framer: Framer, pace: Pace) -> AsyncGenerator[list[Frame]]:
+    """Yield the run's frames as they gather, and [] after each ``pace.heartbeat`` of silence.
+
+    The last batch ends with the terminal frame. Closing this generator closes the upstream.
+    """
+    outbox = Outbox(asyncio.get_running_loop())
+    producer = _producer(source, framer, outbox, pace)
+    producer.start()
+    try:
+        while True:
+            taken = await outbox.take(pace.heartbeat)
+            if not taken and outbox.is_ended:
+                return
+            producer.taken(len(taken))
+            yield taken
+    finally:
+        outbox.close()
+        await producer.stop()
+
+
+def _producer(
+    source: Source, framer: Framer, outbox: Outbox, pace: Pace
+) -> TaskProducer | ThreadProducer:
+    if isinstance(source, SyncSource):
+        return ThreadProducer(source, framer, outbox, pace)
+    assert isinstance(source, ProviderSource | AsyncSource)
+    return TaskProducer(source.aopen(), framer, outbox, pace)
+
+
+class Outbox:
+    """Frames on their way to one reader. Used on the loop's thread only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_ended = False
+        self._frames: list[Frame] = []
+        self._loop = loop
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._timer = LazyTimer(loop, self._wake_reader)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._frames) >= CAPACITY
+
+    def put(self, frame: Frame) -> None:
+        if not self.is_ended:
+            self._frames.append(frame)
+            self._wake_reader()
+
+    def end(self) -> None:
+        """No frame comes any more."""
+        self.is_ended = True
+        self._wake_reader()
+
+    async def room(self, seconds: float) -> bool:
+        """Wait until the reader has taken what waits for it; return whether he did in time."""
+        self._writer = self._loop.create_future()
+        done, _ = await asyncio.wait({self._writer}, timeout=seconds)
+        return bool(done)
+
+    async def take(self, seconds: float) -> list[Frame]:
+        """Return what has gathered; [] after so many seconds of silence, or at the end."""
+        if not self._frames and not self.is_ended:
+            self._timer.set(self._loop.time() + seconds)
+            self._reader = self._loop.create_future()
+            await self._reader
+        taken, self._frames = self._frames, []
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+        return taken
+
+    def close(self) -> None:
+        self.is_ended = True
+        self._timer.cancel()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+def give_up(framer: Framer, outbox: Outbox) -> None:
+    """The reader takes nothing: end the answer, with an error in case he comes back to it."""
+    stalled = RunError("stalled", "the reader took nothing for too long")
+    if framer.fail(stalled):
+        report(framer, stalled)
+    for frame in framer.close():
+        outbox.put(frame)
+
+
+class TaskProducer:
+    """Pulls an async completion in a task on the running loop."""
+
+    def __init__(
+        self, completion: AsyncCompletion, framer: Framer, outbox: Outbox, pace: Pace
+    ) -> None:
+        self._completion = completion
+        self._framer = framer
+        self._outbox = outbox
+        self._pace = pace
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End the task and wait until it has closed its upstream; no error of its own comes out."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def taken(self, count: int) -> None:
+        """The reader took so many frames."""
+
+    async def _run(self) -> None:
+        outbox = self._outbox
+        try:
+            async with aclosing(aframes(self._completion, self._framer)) as source:
+                async for frame in source:
+                    outbox.put(frame)
+                    if outbox.is_full and not await outbox.room(self._pace.stall):
+                        give_up(self._framer, outbox)
+                        return
+        finally:
+            outbox.end()
+
+
+class ThreadProducer:
+    """Pulls a synchronous source in a daemon thread; keeps its deadlines from the loop."""
+
+    def __init__(self, source: SyncSource, framer: Framer, outbox: Outbox, pace: Pace) -> None:
+        self._source = source
+        self._framer = framer
+        self._outbox = outbox
+        self._pace = pace
+        self._room = threading.Semaphore(CAPACITY)
+        self._is_stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = LazyTimer(self._loop, self._tick)
+
+    def start(self) -> None:
+        now = self._loop.time()
+        self._waits_until = now + self._source.deadlines.first_token
+        self._end = now + self._source.deadlines.run
+        self._concluded_at: float | None = None
+        self._timer.set(now + TICK)
+        threading.Thread(target=self._run, name="chatstream-pump", daemon=True).start()
+
+    async def stop(self) -> None:
+        """Tell the thread to end, and wake it if it waits for the upstream."""
+        self._halt()
+
+    def taken(self, count: int) -> None:
+        """The reader took so many frames."""
+        if count:
+            self._room.release(count)
+
+    def _run(self) -> None:
+        # RuntimeError: the loop is closed, the server is on its way out.
+        with suppress(RuntimeError):
+            with closing(frames(self._source.open(), self._framer)) as source:
+                for frame in source:
+                    has_room = self._room.acquire(timeout=self._pace.stall)
+                    if self._is_stopped:
+                        break
+                    if not has_room:
+                        self._loop.call_soon_threadsafe(give_up, self._framer, self._outbox)
+                        break
+                    self._loop.call_soon_threadsafe(self._arrived, frame)
+            self._loop.call_soon_threadsafe(self._halt)
+
+    def _arrived(self, frame: Frame) -> None:
+        if frame.kind is not Kind.START:
+            self._waits_until = self._loop.time() + self._source.deadlines.token
+        self._outbox.put(frame)
+        if frame.kind in TERMINAL:
+            self._outbox.end()
+
+    def _tick(self) -> None:
+        """Look at the deadlines: the thread itself may hang in a read."""
+        now = self._loop.time()
+        if self._framer.state is State.CONCLUDED:
+            self._concluded_at = self._concluded_at or now
+            self._waits_until = self._concluded_at + self._source.deadlines.after_finish
+        if now < min(self._waits_until, self._end):
+            self._timer.set(now + TICK)
+        else:
+            self._expire()
+
+    def _expire(self) -> None:
+        late = RunError("upstream_timeout", "a synchronous completion took too long")
+        if self._framer.fail(late):
+            report(self._framer, late)
+        for frame in self._framer.close():
+            self._outbox.put(frame)
+        self._halt()
+
+    def _halt(self) -> None:
+        self._timer.cancel()
+        self._framer.close()
+        self._outbox.end()
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._room.release()
+            self._source.interrupt()

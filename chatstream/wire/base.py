@@ -1,0 +1,36 @@
+"""What a wire format is: frames in, bytes out. Pure: no I/O, no request, no database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from ..core.frames import Frame
+
+__all__ = ["WireFormat"]
+
+
+class WireFormat(ABC):
+    """Base of all wire formats; an instance serves one response.
+
+    ``heartbeat`` is what fills a silence; it may stand between any two frames.
+    """
+
+    content_type: ClassVar[str] = "text/event-stream"
+    headers: ClassVar[Mapping[str, str]] = {
+        # no-transform: a proxy that compresses would buffer. nginx: one header cures its buffering.
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        # GZipMiddleware before Django 6.1 collects what it compresses; it skips what is encoded.
+        "Content-Encoding": "identity",
+    }
+    heartbeat: ClassVar[bytes] = b": ping\n\n"
+
+    def opening(self) -> bytes:
+        """Return the bytes that leave at once, before the upstream is asked."""
+        return b""
+
+    @abstractmethod
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """Return the bytes for frames that leave in one write; may be empty."""
