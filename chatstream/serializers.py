@@ -1,0 +1,77 @@
+"""What a client may ask for, as it comes: ``{"prompt"}`` or ``{"messages"}``, provider, model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from .conf import settings
+
+__all__ = ["AskSerializer", "MessageSerializer"]
+
+
+class TextField(serializers.CharField):
+    """Text as it is, not stripped; a number or a bool is no text, unlike in DRF's own."""
+
+    default_error_messages = {  # noqa: RUF012  DRF's own shape
+        "wrong_type": "Expected text, got {type}.",
+        "blank": "May not be empty.",
+        "required": "Required.",
+        "null": "Expected text, got null.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("wrong_type", type=_json_type(data))
+        if not data.strip():
+            self.fail("blank")
+        return str(super().to_internal_value(data))
+
+
+class MessageSerializer(serializers.Serializer[dict[str, str]]):
+    """One turn. ``system`` is the server's to say: a client could undo the site's own."""
+
+    role = serializers.ChoiceField(choices=["user", "assistant"])
+    content = TextField()
+
+
+class AskSerializer(serializers.Serializer[dict[str, Any]]):
+    """A prompt, or the turns so far with the user's last."""
+
+    prompt = TextField(required=False)
+    messages = MessageSerializer(many=True, required=False, allow_empty=False)
+    provider = TextField(required=False)
+    model = TextField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("prompt" in attrs) == ("messages" in attrs):
+            raise serializers.ValidationError({"prompt": "Send either prompt or messages."})
+        messages = attrs.get("messages")
+        if messages and messages[-1]["role"] != "user":
+            raise serializers.ValidationError({"messages": "The last message must be the user's."})
+        return attrs
+
+    @staticmethod
+    def oversize(messages: list[dict[str, Any]]) -> str:
+        """Return which limit the messages exceed, as a sentence; "" if none."""
+        sizes = [len(m["content"]) for m in messages if isinstance(m.get("content"), str)]
+        if sizes and sizes[-1] > settings.MAX_PROMPT_CHARS:
+            return (
+                f"The prompt has {sizes[-1]} characters; at most {settings.MAX_PROMPT_CHARS} "
+                "are taken."
+            )
+        if sum(sizes) > settings.MAX_HISTORY_CHARS:
+            return (
+                f"The messages have {sum(sizes)} characters; at most "
+                f"{settings.MAX_HISTORY_CHARS} are taken."
+            )
+        return ""
+
+
+def _json_type(data: Any) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number"}
+    return names.get(type(data), "a number" if isinstance(data, float) else type(data).__name__)
