@@ -224,6 +224,8 @@ class DeltaReader:
     def receive(self, data: bytes) -> list[Delta]:
         """Return what ``data`` says; after an error or ``[DONE]`` nothing more."""
         deltas: list[Delta] = []
+        if self.is_done:
+            return deltas
         if self._inflate is None:
             self._read(data, deltas)
             return deltas
@@ -232,21 +234,48 @@ class DeltaReader:
                 self._read(piece, deltas)
         except zlib.error:
             deltas.append(_malformed("the compressed body is damaged"))
+            self.is_done = True
         return deltas
 
     def _read(self, data: bytes, deltas: list[Delta]) -> None:
         if self.is_done:
             return
-        try:
-            for event in self._decoder.feed(data):
-                delta = _delta_of_event(event)
-                deltas.append(delta)
-                if delta.is_done or delta.error is not None:
-                    self.is_done = True
-                    return
-        except EventTooLarge as exc:
-            deltas.append(Delta(error=RunError("too_long", str(exc))))
-            self.is_done = True
+        events: Iterable[Event]
+        if (plain := self._decoder.feed_plain(data)) is None:
+            events = self._decoder.feed(data)
+        else:
+            texts = [text for text in map(plain_text, plain) if text is not None]
+            if len(texts) == len(plain):  # nearly always
+                deltas.append(Delta("".join(texts), has_choice=True))
+                return
+            events = map(Event, plain)
+        for delta in _deltas(events):
+            deltas.append(delta)
+            if delta.is_done or delta.error is not None:
+                self.is_done = True
+                return
+
+
+def _deltas(events: Iterable[Event]) -> Iterator[Delta]:
+    """Yield the events' deltas; adjoining chunks of mere text are one."""
+    texts: list[str] = []
+    fault: Delta | None = None
+    try:
+        for event in events:
+            text = None if event.event else plain_text(event.data)
+            if text is not None:
+                texts.append(text)
+                continue
+            if texts:
+                yield Delta("".join(texts), has_choice=True)
+                texts = []
+            yield _delta_of_event(event)
+    except EventTooLarge as exc:
+        fault = Delta(error=RunError("too_long", str(exc)))
+    if texts:
+        yield Delta("".join(texts), has_choice=True)
+    if fault is not None:
+        yield fault
 
 
 def _delta_of_event(event: Event) -> Delta:
@@ -255,7 +284,7 @@ def _delta_of_event(event: Event) -> Delta:
     data = event.data
     if data.startswith(b"[DONE]"):
         return DONE
-    return decode_chunk(data) if data and not data.isspace() else NOTHING
+    return _decode_any(data) if data and not data.isspace() else NOTHING
 
 
 def _delta_of_error_event(data: bytes) -> Delta:

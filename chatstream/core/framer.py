@@ -4,15 +4,15 @@ Pure: the caller brings the deltas, the faults and the end. The rules (docs/desi
 
 1. Success needs evidence: a valid chunk, and then a stop reason (a finish reason or [DONE]).
 2. The end of the upstream's bytes is no evidence.
-3. After the evidence, a transport error changes nothing: the answer is whole.
-4. An error decides at once; nothing after it counts.
+3. After the evidence, a fault of the transport changes nothing: the answer is whole.
+4. An error decides at once, after the evidence too; nothing after it counts.
 5. Closing without a verdict means that the reader left: no terminal frame, no success.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Any
 
 from .chunks import Delta
@@ -22,7 +22,7 @@ from .outcomes import Outcome, RunError, error_data, outcome_of_code
 __all__ = ["TRANSITIONS", "Framer", "Input", "State"]
 
 
-class State(Enum):
+class State(IntEnum):  # IntEnum: its hash is in C
     WAITING = auto()  # no valid chunk yet
     ANSWERING = auto()  # a valid chunk came
     CONCLUDED = auto()  # a stop reason came: the answer is whole
@@ -31,11 +31,12 @@ class State(Enum):
     LEFT = auto()  # closed without a verdict
 
 
-class Input(Enum):
+class Input(IntEnum):
     CHUNK = auto()  # a chunk of the answer
     STOP = auto()  # a finish reason, or [DONE]
     END = auto()  # the upstream's bytes ended
-    FAULT = auto()  # an exception, or an error in the stream
+    ERROR = auto()  # the upstream reported an error, or we refuse to go on
+    FAULT = auto()  # the transport broke, or an exception of ours
     CLOSE = auto()  # nobody pulls any more
 
 
@@ -44,6 +45,7 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
         Input.CHUNK: State.ANSWERING,
         Input.STOP: State.WAITING,  # [DONE] alone is no answer
         Input.END: State.FAILED,
+        Input.ERROR: State.FAILED,
         Input.FAULT: State.FAILED,
         Input.CLOSE: State.LEFT,
     },
@@ -51,6 +53,7 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
         Input.CHUNK: State.ANSWERING,
         Input.STOP: State.CONCLUDED,
         Input.END: State.FAILED,
+        Input.ERROR: State.FAILED,
         Input.FAULT: State.FAILED,
         Input.CLOSE: State.LEFT,
     },
@@ -58,7 +61,8 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
         Input.CHUNK: State.CONCLUDED,
         Input.STOP: State.CONCLUDED,
         Input.END: State.ENDED,
-        Input.FAULT: State.ENDED,
+        Input.ERROR: State.FAILED,
+        Input.FAULT: State.ENDED,  # the answer is whole all the same
         Input.CLOSE: State.ENDED,
     },
     State.ENDED: dict.fromkeys(Input, State.ENDED),
@@ -66,6 +70,7 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
     State.LEFT: dict.fromkeys(Input, State.LEFT),
 }
 
+_WAITING = State.WAITING
 _VERDICTS = frozenset({State.ENDED, State.FAILED, State.LEFT})
 _TRUNCATED = frozenset({"length", "max_tokens"})
 _FAULTS = {
@@ -125,35 +130,39 @@ class Framer:
         if self.state in _VERDICTS:
             return
         text: list[str] = []
-        fault: RunError | None = None
-        for delta in deltas:
-            if delta.text:
-                text.append(delta.text)
-            if delta.reasoning or delta.tool_calls:
-                yield from self._text(text)
-                yield from self._asides(delta)
-            if (fault := self._note(delta)) is not None:
-                break
-        yield from self._text(text)
-        if fault is not None:
-            raise fault
+        try:
+            for delta in deltas:
+                if delta.text:
+                    text.append(delta.text)
+                if delta.reasoning or delta.tool_calls:
+                    yield from self._text(text)
+                    yield from self._asides(delta)
+                if (fault := self._note(delta)) is not None:
+                    yield from self._text(text)
+                    raise fault
+            yield from self._text(text)
+            if self.chars > self.max_answer_chars:
+                raise RunError("too_long", f"over {self.max_answer_chars} characters")
+        except RunError as error:
+            # Damage is the transport's affair: after the evidence the answer is whole all the same.
+            if error.code != "upstream_malformed":
+                self._decide(Input.ERROR, error)
+            raise
 
     def end(self) -> None:
         """The upstream's bytes ended in good order."""
-        if self.state in (State.WAITING, State.ANSWERING):
-            self.error = RunError("upstream_incomplete", "the bytes ended without a stop reason")
-        self._move(Input.END)
+        self._decide(
+            Input.END, RunError("upstream_incomplete", "the bytes ended without a stop reason")
+        )
 
     def fail(self, exc: BaseException) -> bool:
-        """The answer broke: return whether that decides its ending.
+        """The answer broke: return whether this is what decided its ending.
 
-        After the evidence of success it does not, nor after another verdict.
+        After the evidence of success it is not, nor after another verdict.
         """
-        is_decided = self.state not in (State.WAITING, State.ANSWERING)
-        if not is_decided:
-            self.error = exc if isinstance(exc, RunError) else RunError("internal")
-        self._move(Input.FAULT)
-        return not is_decided
+        error = exc if isinstance(exc, RunError) else RunError("internal")
+        self._decide(Input.FAULT, error)
+        return self.error is error
 
     def close(self) -> list[Frame]:
         """Return the last frames, once; none if the reader left."""
@@ -174,6 +183,13 @@ class Framer:
     def _move(self, input: Input) -> None:
         self.state = TRANSITIONS[self.state][input]
 
+    def _decide(self, input: Input, error: RunError) -> None:
+        """Move; if that is the move to failure, remember the error."""
+        before = self.state
+        self._move(input)
+        if self.state is State.FAILED and before is not State.FAILED:
+            self.error = error
+
     def _frame(self, kind: Kind, data: dict[str, Any]) -> Frame:
         seq = self._next_seq
         self._next_seq = seq + 1
@@ -183,7 +199,7 @@ class Framer:
         """Take in what a delta says about the ending; return the fault, if it is one."""
         if delta.error is not None:
             return delta.error
-        if delta.has_choice:
+        if delta.has_choice and self.state is _WAITING:  # later the move would change nothing
             self._move(Input.CHUNK)
         if delta.usage is not None:
             self.usage = delta.usage
@@ -195,32 +211,35 @@ class Framer:
             self._move(Input.STOP)
         return None
 
-    def _text(self, parts: list[str]) -> Iterator[Frame]:
-        """Yield the parts as one frame; empty them. A split surrogate pair waits to be whole."""
+    def _text(self, parts: list[str]) -> tuple[Frame, ...]:
+        """Return the parts as one frame; empty them. A split surrogate pair waits to be whole."""
         if not parts:
-            return
-        text = self._held + "".join(parts) if self._held else "".join(parts)
+            return ()
+        text = "".join(parts)
         parts.clear()
-        self._held = ""
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
-        text = _join_surrogates(text)
+        if self._held:
+            text, self._held = self._held + text, ""
+        if not text.isascii():
+            text = self._whole(text)
         room = self.max_answer_chars - self.chars
         self.chars += len(text)
-        if text := text[: max(room, 0)]:
-            yield self._frame(Kind.TEXT, {"text": text})
-        if self.chars > self.max_answer_chars:
-            raise RunError("too_long", f"over {self.max_answer_chars} characters of text")
+        if len(text) > room:
+            text = text[: max(room, 0)]
+        return (self._frame(Kind.TEXT, {"text": text}),) if text else ()
+
+    def _whole(self, text: str) -> str:
+        """Return the text with its surrogate pairs joined; hold back a half at its end."""
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return _join_surrogates(text)
 
     def _asides(self, delta: Delta) -> Iterator[Frame]:
         self.chars += len(delta.reasoning)
         if delta.reasoning:
             yield self._frame(Kind.REASONING, {"text": delta.reasoning})
         for call in delta.tool_calls:
-            self.chars += len(call["arguments"])
+            self.chars += len(call["arguments"]) + len(call.get("id", "") + call.get("name", ""))
             yield self._frame(Kind.TOOL_CALL, call)
-        if self.chars > self.max_answer_chars:
-            raise RunError("too_long", f"over {self.max_answer_chars} characters")
 
     def _finish(self) -> dict[str, Any]:
         data: dict[str, Any] = {"outcome": str(self.outcome)}

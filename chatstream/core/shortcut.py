@@ -41,6 +41,7 @@ def plain_text(data: bytes) -> str | None:
     library takes, such as a lone surrogate.
     """
     try:
+        data.decode()  # msgspec does not look into what it skips, not even for UTF-8
         chunk = _decode(data)
     except (ValueError, RecursionError):  # msgspec's own errors are ValueErrors
         return None
@@ -51,7 +52,7 @@ def plain_text(data: bytes) -> str | None:
         or choice.finish_reason
         or delta.reasoning_content
         or delta.reasoning
-        or delta.refusal
+        or delta.refusal not in (None, "")  # 0 or [] is refused by the plain decoder
         or delta.tool_calls
         or delta.function_call
         or chunk.usage

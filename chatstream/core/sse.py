@@ -80,6 +80,38 @@ class Decoder:
             return self._feed_blocks(data)
         return self._feed_lines(data)
 
+    def feed_plain(self, data: bytes) -> list[bytes] | None:
+        """Take ``data`` and return its events' data, if all are unnamed and of one line each.
+
+        None if they are not: then nothing was taken, and ``feed`` has to. The short cut for what
+        every upstream sends, at the speed of ``bytes.split``.
+        """
+        if self._is_first or self._ends_in_cr or self._data or self._name or b"\n" not in data:
+            return None
+        whole = self._joined(data)
+        if whole.count(b"\n") == 2 and whole.startswith(b"data: ") and whole.endswith(b"\n\n"):
+            if b"\r" in whole or len(whole) > self.max_event_bytes:
+                return None
+            self._tail, self._tail_size = [], 0
+            return [whole[6:-2]]
+        end = whole.rfind(b"\n\n") + 2
+        blocks = whole[: end - 2].split(b"\n\n")
+        is_plain = (
+            end > 1
+            and whole.startswith(b"data: ")
+            and whole.count(b"\n\ndata: ", 0, end) == len(blocks) - 1
+            and whole.count(b"\n") == 2 * len(blocks)  # none inside a block, none after the last
+            and b"\r" not in whole
+            and len(max(blocks, key=len)) <= self.max_event_bytes
+            and len(whole) - end <= self.max_event_bytes  # else _keep would raise from here
+        )
+        if not is_plain:
+            return None
+        self._tail, self._tail_size = [], 0
+        if end < len(whole):
+            self._keep(whole[end:])
+        return [block[6:] for block in blocks]
+
     def _strip_bom(self, data: bytes) -> bytes:
         data = b"".join([*self._tail, data])
         if len(data) < len(_BOM) and _BOM.startswith(data):
@@ -118,10 +150,12 @@ class Decoder:
             self._keep(rest)
 
     def _take_tail(self, data: bytes) -> bytes:
-        if self._tail:
-            data = b"".join([*self._tail, data])
-            self._tail, self._tail_size = [], 0
+        data = self._joined(data)
+        self._tail, self._tail_size = [], 0
         return data
+
+    def _joined(self, data: bytes) -> bytes:
+        return b"".join([*self._tail, data]) if self._tail else data
 
     def _keep(self, data: bytes) -> None:
         self._tail.append(data)
