@@ -22,7 +22,7 @@ __all__ = ["BackgroundLoop", "background_loop"]
 
 T = TypeVar("T")
 
-AHEAD = 64  # items that a source may run ahead of its reader
+AHEAD = 8  # items that a source may run ahead of its reader: an item may hold 64 Ki characters
 
 
 class _End:

@@ -23,18 +23,23 @@ import openai
 from django.core.checks import CheckMessage, Warning
 
 from ..conf import DEFAULT_MODEL
-from ..core.chunks import Delta, DeltaReader
 from ..core.outcomes import RunError
 from ..core.requests import RunRequest
 from ..core.upstream import code_of_error, code_of_status
 from .base import Batch, Provider
 from .deadlines import Deadlines, TokenWatch
+from .reading import Body, ResponseReader, body_of
 
-__all__ = ["OpenAIOptions", "OpenAIProvider", "ResponseReader", "translate"]
+__all__ = ["OpenAIOptions", "OpenAIProvider", "translate"]
 
 _MAX_ERROR_BODY = 64 * 1024  # bytes of an error response that we look at
 _ERROR_BODY_TIMEOUT = 2.0  # seconds for them
-_DRAIN_TIMEOUT = 0.5  # seconds for what follows [DONE], so that the connection can be used again
+# What machine this is, on every request: nobody's business, and a kilobyte for each open stream.
+_NO_TELEMETRY = {
+    f"X-Stainless-{name}": openai.Omit()
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+}
+_NO_POOL = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 _NO_LIMITS = httpx2.Limits(
     max_connections=None, max_keepalive_connections=None, keepalive_expiry=60
 )
@@ -71,17 +76,17 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         self.deadlines = Deadlines(
             self.options.first_token_timeout, self.options.token_timeout, self.options.run_timeout
         )
-        # A client's connections belong to one event loop.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = (
-            weakref.WeakKeyDictionary()
-        )
+        # A client's connections belong to one event loop. The keys: whether they are pooled.
+        self._clients: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[bool, openai.AsyncOpenAI]
+        ] = weakref.WeakKeyDictionary()
         self._drains: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def aopen(self, request: RunRequest) -> AsyncIterator[AsyncGenerator[Batch]]:
         async with TokenWatch(self.deadlines) as watch:
-            response = await self._ask(request)
-            reader = ResponseReader(response, self.options.max_event_bytes)
+            reader = ResponseReader(await self._ask(request), self.options.max_event_bytes)
+            del request  # the history would stay as long as the stream
             try:
                 async with aclosing(reader.batches(watch)) as batches:
                     yield batches
@@ -95,8 +100,8 @@ class OpenAIProvider(Provider[OpenAIOptions]):
 
     async def aclose(self) -> None:
         """Close this loop's connections; a later request opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+        clients = self._clients.pop(asyncio.get_running_loop(), {})
+        for client in clients.values():
             await client.close()
 
     def check(self) -> list[CheckMessage]:
@@ -124,17 +129,17 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         """Send the request; return the response, its body unread.
 
         Asks once more, and at once, only if the connection was lost before any byte of a response:
-        a pooled connection that the upstream had just closed.
+        most likely a pooled one that the upstream had closed. The second try has a connection of
+        its own, for all pooled ones may have died together when the upstream restarted.
         """
-        try:
+        with suppress(_ConnectionLost):
             return await self._create(request)
-        except _ConnectionLost:
-            with suppress(_ConnectionLost):
-                return await self._create(request)
+        with suppress(_ConnectionLost):
+            return await self._create(request, is_pooled=False)
         raise RunError("upstream_unreachable", "the connection was lost before a response")
 
-    async def _create(self, request: RunRequest) -> httpx2.Response:
-        completions = self._client().chat.completions
+    async def _create(self, request: RunRequest, *, is_pooled: bool = True) -> httpx2.Response:
+        completions = self._client(is_pooled).chat.completions
         try:
             # extra_body: ``messages`` would be validated one by one, 10 ms of CPU for forty.
             answer = await completions.with_raw_response.create(
@@ -147,24 +152,25 @@ class OpenAIProvider(Provider[OpenAIOptions]):
             raise translate(exc) from None
         return answer.http_response
 
-    def _client(self) -> openai.AsyncOpenAI:
-        loop = asyncio.get_running_loop()
-        if (client := self._clients.get(loop)) is None:
-            client = self._clients[loop] = self.make_client()
-        return client
+    def _client(self, is_pooled: bool) -> openai.AsyncOpenAI:
+        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
+        if is_pooled not in clients:
+            clients[is_pooled] = self.make_client(is_pooled=is_pooled)
+        return clients[is_pooled]
 
-    def make_client(self) -> openai.AsyncOpenAI:
+    def make_client(self, *, is_pooled: bool = True) -> openai.AsyncOpenAI:
         """Return a client of the openai package for the running loop.
 
+        With ``is_pooled`` False each of its connections carries one request.
         ``max_retries=0``: the package would sleep out a Retry-After of up to two minutes.
         """
         options = self.options
         settings: dict[str, Any] = {
             # A server that wants no key gets a word: the package refuses to send none.
             "api_key": options.api_key or "none",
-            "default_headers": {"Accept-Encoding": "identity", **options.headers},
+            "default_headers": {"Accept-Encoding": "identity", **_NO_TELEMETRY, **options.headers},
             "max_retries": 0,
-            "http_client": self._http_client(),
+            "http_client": self._http_client(is_pooled),
         }
         if options.azure_api_version:
             settings |= {
@@ -174,26 +180,29 @@ class OpenAIProvider(Provider[OpenAIOptions]):
             return openai.AsyncAzureOpenAI(**settings)
         return openai.AsyncOpenAI(base_url=options.base_url, **settings)
 
-    def _http_client(self) -> httpx2.AsyncClient:
+    def _http_client(self, is_pooled: bool) -> httpx2.AsyncClient:
         options = self.options
         return httpx2.AsyncClient(
-            transport=self._transport(),
+            transport=self._transport(is_pooled),
+            limits=_NO_LIMITS if is_pooled else _NO_POOL,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout),
             follow_redirects=False,
             trust_env=options.trust_env,
             event_hooks={"response": [_expect_stream]},
         )
 
-    def _transport(self) -> httpx2.AsyncBaseTransport:
+    def _transport(self, is_pooled: bool) -> httpx2.AsyncBaseTransport | None:
         options = self.options
         wants = options.transport
         if wants == "aiohttp" or (wants == "auto" and importlib.util.find_spec("aiohttp")):
             from .transport import AiohttpTransport
 
             return AiohttpTransport(
-                connect_timeout=options.connect_timeout, trust_env=options.trust_env
+                connect_timeout=options.connect_timeout,
+                trust_env=options.trust_env,
+                is_pooled=is_pooled,
             )
-        return httpx2.AsyncHTTPTransport(limits=_NO_LIMITS, trust_env=options.trust_env)
+        return None  # httpx's own: given one, it would not look for the environment's proxies
 
     def _release(self, reader: ResponseReader) -> None:
         """Let the connection go, without keeping the reader waiting."""
@@ -202,69 +211,8 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         task.add_done_callback(self._drains.discard)
 
 
-class ResponseReader:
-    """Reads one response's raw bytes into batches of deltas."""
-
-    def __init__(self, response: httpx2.Response, max_event_bytes: int) -> None:
-        self._response = response
-        self._bytes = aiter(response.stream)  # type: ignore[arg-type]
-        self._reader = DeltaReader(response.headers.get("content-encoding", ""), max_event_bytes)
-        self.is_finished = False  # whether a stop reason came
-
-    async def batches(self, watch: TokenWatch) -> AsyncGenerator[Batch]:
-        """Yield what each read brought, up to ``[DONE]`` or the end of the bytes."""
-        try:
-            async for data in self._bytes:
-                deltas = self._reader.receive(data)
-                if deltas:
-                    self.is_finished = self.is_finished or _finishes(deltas)
-                    if self.is_finished:
-                        watch.finish()
-                    elif any(delta.is_token for delta in deltas):
-                        watch.token()
-                    watch.pause()
-                    yield deltas
-                    watch.resume()
-                    if self._reader.is_done:
-                        return
-        except httpx2.HTTPError as exc:
-            detail = f"the connection broke: {type(exc).__name__}"
-            raise RunError("upstream_incomplete", detail) from None
-
-    async def drain(self) -> None:
-        """Read what is left, so that the connection can be pooled; close it if that takes long."""
-        left = _MAX_ERROR_BODY
-        try:
-            async with asyncio.timeout(_DRAIN_TIMEOUT):
-                async for data in self._bytes:
-                    left -= len(data)
-                    if left < 0:
-                        break
-        except (TimeoutError, httpx2.HTTPError):
-            await self.discard()
-        else:
-            await self._response.aclose()
-
-    async def discard(self) -> None:
-        """Close the connection, whatever of the body was read."""
-        await _discard(self._response)
-
-
 class _ConnectionLost(Exception):
     """The connection was lost before any byte of a response."""
-
-
-def _finishes(deltas: list[Delta]) -> bool:
-    return any(delta.finish_reason is not None or delta.is_done for delta in deltas)
-
-
-async def _discard(response: httpx2.Response) -> None:
-    if (discard := response.extensions.get("discard")) is not None:  # of AiohttpTransport
-        discard()
-    elif (stream := response.extensions.get("network_stream")) is not None:  # of httpx
-        await stream.aclose()
-    with suppress(httpx2.HTTPError):
-        await response.aclose()
 
 
 async def _expect_stream(response: httpx2.Response) -> None:
@@ -275,26 +223,27 @@ async def _expect_stream(response: httpx2.Response) -> None:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and kind not in ("text/html", "application/json"):
         return
-    body = await _error_body(response)
-    await _discard(response)
+    body = body_of(response)
+    refusal = await _read_json(body)
+    await body.discard()
     code = code_of_status(response.status_code)
     if response.status_code >= 400:
-        error = body.get("error", body) if isinstance(body, dict) else None
+        error = refusal.get("error", refusal) if isinstance(refusal, dict) else None
         code = code_of_error(error, code)
     detail = f"status {response.status_code}, {kind or 'no content type'}"
     raise RunError(code, detail, retry_after=_retry_after(response.headers.get("retry-after")))
 
 
-async def _error_body(response: httpx2.Response) -> object:
+async def _read_json(body: Body) -> object:
     """Return the decoded JSON body, or None; reads a bounded part for a bounded time."""
-    body = b""
+    read = b""
     with suppress(TimeoutError, httpx2.HTTPError, ValueError, RecursionError):
         async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
-            async for data in response.stream:  # type: ignore[union-attr]
-                body += data
-                if len(body) > _MAX_ERROR_BODY:
+            while data := await body.read():
+                read += data
+                if len(read) > _MAX_ERROR_BODY:
                     return None
-        return json.loads(body)
+        return json.loads(read)
     return None
 
 

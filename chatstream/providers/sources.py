@@ -25,7 +25,8 @@ from ..core.outcomes import RunError
 from ..core.requests import RunRequest
 from .base import AsyncCompletion, Batch, Provider
 from .deadlines import Deadlines, TokenWatch
-from .openai import ResponseReader, translate
+from .openai import translate
+from .reading import ResponseReader
 
 __all__ = ["AsyncSource", "ProviderSource", "Source", "SyncSource", "source_of"]
 
@@ -47,11 +48,14 @@ class ProviderSource(Source):
 
     def __init__(self, provider: Provider[Any], request: RunRequest) -> None:
         self._provider = provider
-        self._request = request
+        self._request: RunRequest | None = request
         self.model = provider.model_for(request)
 
     def aopen(self) -> AsyncCompletion:
-        return self._provider.aopen(self._request)
+        request, self._request = self._request, None  # the history would stay as long as the stream
+        if request is None:
+            raise RuntimeError("a source is opened once")
+        return self._provider.aopen(request)
 
 
 class AsyncSource(Source):
@@ -100,6 +104,7 @@ class SyncSource(Source):
         self.deadlines = deadlines
         self._lock = threading.Lock()
         self._is_discarded = False
+        self._is_interrupted = False
 
     @contextmanager
     def open(self) -> Generator[Iterable[Batch]]:
@@ -116,6 +121,7 @@ class SyncSource(Source):
 
         Closing the stream does not wake it: the socket has to be shut down.
         """
+        self._is_interrupted = True  # an iterable ends at its next chunk
         # The lock: once discarded, the connection may already carry somebody else's answer.
         with self._lock:
             if self._is_discarded or not isinstance(self._chunks, openai.Stream):
@@ -139,7 +145,13 @@ class SyncSource(Source):
     def _batches(self) -> Generator[Batch]:
         if isinstance(self._chunks, openai.Stream):
             return _raw_batches(self._chunks.response)
-        return ([delta_of(chunk)] for chunk in self._chunks)
+        return self._deltas()
+
+    def _deltas(self) -> Generator[Batch]:
+        for chunk in self._chunks:
+            if self._is_interrupted:
+                return
+            yield [delta_of(chunk)]
 
 
 def _raw_batches(response: httpx2.Response) -> Generator[Batch]:

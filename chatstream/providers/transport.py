@@ -2,36 +2,48 @@
 
 The package ships such a transport too. This one differs where our promises need it: it reads what
 has arrived instead of up to 16 KiB, names each failure (the shipped one calls a server that hung up
-a connect time-out), keeps no cookies, and can close a connection that did not end well instead of
-pooling it (the extension ``discard``). See docs/dependencies.md.
+a connect time-out), keeps no cookies, never uses a connection again on which something stray came,
+and can close one that did not end well (the response's extension ``body``). See
+docs/dependencies.md.
 """
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Self, cast
 
 import aiohttp
 import httpx2
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from yarl import URL
 
 __all__ = ["AiohttpTransport"]
 
 _KEEP_ALIVE = 60.0  # seconds: a chat pauses between two questions
 _READ_BUFFER = 64 * 1024
+_CAN_CHECK_POOL = hasattr(aiohttp.TCPConnector, "_get")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """An httpx transport over one aiohttp session, made on first use in the running loop.
 
     ``connect_timeout`` is in seconds. There is no read time-out: the provider counts tokens.
+    ``is_pooled`` False closes every connection after its one answer.
     """
 
-    def __init__(self, *, connect_timeout: float, trust_env: bool = False) -> None:
+    def __init__(
+        self, *, connect_timeout: float, trust_env: bool = False, is_pooled: bool = True
+    ) -> None:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, ceil_threshold=60
         )
         self._trust_env = trust_env
+        self._is_pooled = is_pooled and _CAN_CHECK_POOL
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -41,17 +53,18 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             response = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
-                headers=[(key.decode(), value.decode()) for key, value in request.headers.raw],
+                headers=[(_text(key), _text(value)) for key, value in request.headers.raw],
                 data=await request.aread() or None,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             )
+        body = AiohttpBody(cast(_Response, response))
         return httpx2.Response(
             response.status,
             headers=list(response.raw_headers),
-            stream=_Body(response, request),
+            stream=_Stream(body),
             request=request,
-            extensions={"http_version": b"HTTP/1.1", "discard": response.close},
+            extensions={"http_version": b"HTTP/1.1", "body": body},
         )
 
     async def aclose(self) -> None:
@@ -60,7 +73,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     def _make_session(self) -> aiohttp.ClientSession:
         # limit=0: no cap of our own, so that an answer never waits for another one to end.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+        connector = (
+            _CleanConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+            if self._is_pooled
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        )
         return aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -68,23 +85,112 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             read_bufsize=_READ_BUFFER,
+            response_class=_Response,
         )
 
 
-class _Body(httpx2.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
+@lru_cache(256)
+def _text(header: bytes) -> str:
+    """Decode a header's name or value; the same few on every request are kept once."""
+    return header.decode()
+
+
+class _CleanConnector(aiohttp.TCPConnector):
+    """Hands out no pooled connection on which something came that nobody asked for.
+
+    aiohttp would take it for the next answer: a stray response after an answer makes every later
+    chat on that connection show the one before.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
+class _Response(aiohttp.ClientResponse):
+    """Remembers its connection, which aiohttp pools as soon as the body's last byte is here."""
+
+    protocol: ResponseHandler | None = None
+
+    async def start(self, connection: Connection) -> Self:
+        self.protocol = connection.protocol
+        if self.protocol is not None:
+            self.protocol.answering = weakref.ref(self)  # type: ignore[attr-defined]
+        await super().start(connection)
+        return self
+
+
+class AiohttpBody:
+    """The unread body of a response (``reading.Body``)."""
+
+    def __init__(self, response: _Response) -> None:
         self._response = response
-        self._request = request
+        self._content = response.content
+        self._error: Exception | None = None
+        self._protocol = response.protocol
+        self._closed = self._protocol.closed if self._protocol is not None else None
+        if self._closed is not None:
+            self._closed.add_done_callback(self._wake)
+
+    async def read(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            self._error = httpx2.ReadError(type(exc).__name__)
+        # aiohttp forgets what came before the error: it still counts.
+        buffered = b"".join(getattr(self._content, "_buffer", ()))
+        if not buffered:
+            raise self._error
+        return buffered
+
+    async def release(self) -> None:
+        self._let_go()
+        self._response.release()
+
+    async def discard(self) -> None:
+        self._let_go()
+        self._response.close()
+        # It may be in the pool already, and from there even have been taken for another answer.
+        protocol = self._protocol
+        if protocol is not None and protocol.answering() is self._response:  # type: ignore[attr-defined]
+            protocol.close()
+
+    def _wake(self, closed: asyncio.Future[None]) -> None:
+        """The connection is closed. After a broken chunk aiohttp would not tell its reader."""
+        _retrieve(closed)
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+    def _let_go(self) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._wake)
+            self._closed.remove_done_callback(_retrieve)
+            self._closed.add_done_callback(_retrieve)
+
+
+def _retrieve(closed: asyncio.Future[None]) -> None:
+    """Look at the future's error, so that asyncio does not report that nobody did."""
+    if not closed.cancelled():
+        closed.exception()
+
+
+class _Stream(httpx2.AsyncByteStream):
+    """The same for those who read the response as httpx's."""
+
+    def __init__(self, body: AiohttpBody) -> None:
+        self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx_errors(self._request):
-            content = self._response.content
-            while data := await content.readany():
-                yield data
+        while data := await self._body.read():
+            yield data
 
     async def aclose(self) -> None:
-        """Release the connection: to the pool if the body was read to its end, else close it."""
-        self._response.release()
+        await self._body.release()
 
 
 @contextmanager
