@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from .conf import settings
 from .loop import BackgroundLoop
 from .providers.base import Provider
+from .responses import closers_thread
 
 __all__ = ["ChatstreamConfig"]
 
@@ -26,6 +27,7 @@ class ChatstreamConfig(AppConfig):
         from . import checks  # noqa: F401  registers them
 
         self.background_loop = BackgroundLoop()
+        self.closers_thread = closers_thread()
         self.providers = Providers()
         setting_changed.connect(self._reset_providers)
         if hasattr(os, "register_at_fork"):
@@ -38,6 +40,7 @@ class ChatstreamConfig(AppConfig):
     def _reset_after_fork(self) -> None:
         # A client's sockets are the parent's: both processes would read each other's answers.
         self.background_loop.reset_after_fork()
+        self.closers_thread = closers_thread()  # the parent's thread is not here
         self.providers = Providers()
 
 

@@ -24,7 +24,8 @@ from .relay import aframes, frames, report
 
 __all__ = ["Pace", "batches"]
 
-CAPACITY = 256  # frames that wait for a slow reader; then the upstream is read no further
+CAPACITY = 64 * 1024  # characters that wait for a slow reader; then the upstream is read no further
+QUEUED = 64  # frames that a thread may hand over before the reader takes them
 TICK = 0.5  # seconds between two looks at the deadlines of a thread
 
 
@@ -54,6 +55,7 @@ async def batches(source: Source, framer: Framer, pace: Pace) -> AsyncGenerator[
                 return
             producer.taken(len(taken))
             yield taken
+            del taken  # a silent stream would keep its last frames
     finally:
         outbox.close()
         await producer.stop()
@@ -74,18 +76,24 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.is_ended = False
         self._frames: list[Frame] = []
+        self._size = 0
         self._loop = loop
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._timer = LazyTimer(loop, self._wake_reader)
 
     @property
+    def is_empty(self) -> bool:
+        return not self._frames
+
+    @property
     def is_full(self) -> bool:
-        return len(self._frames) >= CAPACITY
+        return self._size >= CAPACITY
 
     def put(self, frame: Frame) -> None:
         if not self.is_ended:
             self._frames.append(frame)
+            self._size += weight(frame)
             self._wake_reader()
 
     def end(self) -> None:
@@ -105,7 +113,7 @@ class Outbox:
             self._timer.set(self._loop.time() + seconds)
             self._reader = self._loop.create_future()
             await self._reader
-        taken, self._frames = self._frames, []
+        taken, self._frames, self._size = self._frames, [], 0
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
         return taken
@@ -117,6 +125,11 @@ class Outbox:
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def weight(frame: Frame) -> int:
+    """Return about how many characters a frame holds."""
+    return 64 + len(frame.data.get("text") or frame.data.get("arguments") or "")
 
 
 def give_up(framer: Framer, outbox: Outbox) -> None:
@@ -171,7 +184,7 @@ class ThreadProducer:
         self._framer = framer
         self._outbox = outbox
         self._pace = pace
-        self._room = threading.Semaphore(CAPACITY)
+        self._room = threading.Semaphore(QUEUED)
         self._is_stopped = False
         self._loop = asyncio.get_running_loop()
         self._timer = LazyTimer(self._loop, self._tick)
@@ -220,6 +233,8 @@ class ThreadProducer:
         if self._framer.state is State.CONCLUDED:
             self._concluded_at = self._concluded_at or now
             self._waits_until = self._concluded_at + self._source.deadlines.after_finish
+        if not self._outbox.is_empty:  # the reader's time does not count
+            self._waits_until = max(self._waits_until, now + self._source.deadlines.token)
         if now < min(self._waits_until, self._end):
             self._timer.set(now + TICK)
         else:

@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
+from functools import partial
 from typing import Any
 
 from asgiref.sync import SyncToAsync, sync_to_async
@@ -130,18 +132,21 @@ class EventStream:
         self._wire = wire
         self._pace = pace
         self._running: Generator[bytes] | None = None
+        self._release: Callable[[], object] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         self._running = self._in_thread()
         return self._running
 
     def __aiter__(self) -> AsyncGenerator[bytes]:
-        return self._on_server_loop()
+        return self._body(self._on_server_loop)
 
     def close(self) -> None:
         """Called by the server when the response is over, in whatever way."""
         if self._running is not None:
             self._running.close()
+        elif self._release is not None:
+            self._release()
         elif isinstance(self._source, SyncSource):
             self._source.interrupt()
             self._source.discard()
@@ -168,18 +173,19 @@ class EventStream:
         with closing(background_loop().iterate(self._body())) as parts:
             yield from parts
 
-    async def _on_server_loop(self) -> AsyncGenerator[bytes]:
+    async def _on_server_loop(self) -> None:
         """ASGI: the body runs where the server iterates it."""
-        await release_thread()
+        self._release = await release_thread()
         if isinstance(self._source, SyncSource):
             _warn_of_thread()
-        async with aclosing(self._body()) as parts:
-            async for part in parts:
-                yield part
 
-    async def _body(self) -> AsyncGenerator[bytes]:
+    async def _body(
+        self, prepare: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[bytes]:
         wire = self._wire
         is_terminated = False
+        if prepare is not None:
+            await prepare()
         yield wire.opening()
         try:
             async with aclosing(batches(self._source, self._framer, self._pace)) as gathered:
@@ -187,8 +193,9 @@ class EventStream:
                     if not frames:
                         yield wire.heartbeat
                         continue
+                    part = wire.encode(frames)
                     is_terminated = frames[-1].is_terminal
-                    if part := wire.encode(frames):
+                    if part:
                         yield part
         except Exception:
             logger.exception("run %s: internal error while streaming", self._framer.run)
@@ -210,20 +217,37 @@ def close_connections() -> None:
             connection.close()
 
 
-async def release_thread() -> None:
+class _ClosersThread(ThreadPoolExecutor):
+    """One thread for the end of all streams; asgiref shuts its contexts' executors down."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        return None
+
+
+def closers_thread() -> ThreadPoolExecutor:
+    return _ClosersThread(1, "chatstream-close")
+
+
+async def release_thread() -> Callable[[], object]:
     """Let go of the thread, and of its database connections, in which the view was run.
 
     Django's ASGI handler keeps one thread for each request in a ``ThreadSensitiveContext`` until
-    the response has ended; for a stream that is minutes. What needs the thread later, such as
-    ``response.close()``, gets a new one.
+    the response has ended; for a stream that is minutes. What needs a thread at the end, such as
+    ``response.close()``, gets one that all streams share. Returns what to call last there.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None:
+        return _nothing
     executors = SyncToAsync.context_to_thread_executor
-    if context is None or context not in executors:
-        return
-    await sync_to_async(close_connections)()
-    if (executor := executors.pop(context, None)) is not None:
-        executor.shutdown(wait=False)
+    if context in executors:
+        await sync_to_async(close_connections)()
+        executors[context].shutdown(wait=False)
+    executors[context] = apps.get_app_config("chatstream").closers_thread  # type: ignore[attr-defined]
+    return partial(executors.pop, context, None)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _is_under_asgi() -> bool:
@@ -232,7 +256,10 @@ def _is_under_asgi() -> bool:
         asyncio.get_running_loop()
     except RuntimeError:
         local = SyncToAsync.threadlocal
-        return getattr(local, "main_event_loop_pid", None) == os.getpid()
+        if getattr(local, "main_event_loop_pid", None) != os.getpid():
+            return False
+        # asgiref never forgets: a WSGI thread that once ran an async view holds a loop that ended.
+        return bool(local.main_event_loop.is_running())
     return True
 
 

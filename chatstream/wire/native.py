@@ -55,7 +55,8 @@ class NativeFormat(WireFormat):
             block = f"event: {kind}\ndata: {json.dumps(frame.data)}\n\n"
         else:
             return ""
-        return f"id: {self.run}:{frame.seq}\n{block}" if self.run else block
+        # seq 0: an error of this connection alone, which is no frame of the run
+        return f"id: {self.run}:{frame.seq}\n{block}" if self.run and frame.seq else block
 
 
 def _terminal(frame: Frame) -> str:
