@@ -1,4 +1,4 @@
-"""A refusal is JSON, whatever ``Accept`` says.
+"""A refusal is JSON, whatever ``Accept`` says; a request is UTF-8, whatever it says.
 
 An EventSource asks for ``text/event-stream`` alone: DRF would answer 406, and with an event-stream
 renderer it would send a refusal as a Python ``repr``.
@@ -6,6 +6,7 @@ renderer it would send a refusal as a Python ``repr``.
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 from rest_framework.negotiation import BaseContentNegotiation
@@ -13,7 +14,9 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-__all__ = ["FirstRenderer"]
+from .refusals import Refused
+
+__all__ = ["FirstRenderer", "refuse_charset"]
 
 
 class FirstRenderer(BaseContentNegotiation):
@@ -27,3 +30,14 @@ class FirstRenderer(BaseContentNegotiation):
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         return renderers[0], renderers[0].media_type
+
+
+def refuse_charset(request: Request) -> None:
+    """Refuse a ``charset`` other than UTF-8: Python's codecs are not all of text (``zlib``)."""
+    charset = (request._request.content_params or {}).get("charset", "utf-8")
+    try:
+        name = codecs.lookup(charset).name
+    except LookupError:
+        name = ""
+    if name not in ("utf-8", "ascii"):
+        raise Refused("unsupported_media_type", "The request must be UTF-8.")

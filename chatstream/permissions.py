@@ -11,14 +11,20 @@ from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.http import HttpRequest, HttpResponse
-from rest_framework.authentication import CSRFCheck, SessionAuthentication
+from rest_framework.authentication import BaseAuthentication, CSRFCheck, SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from .conf import settings
 from .refusals import Refused
 
-__all__ = ["MayChat", "QuietSessionAuthentication", "refuse_cross_site", "refuse_forged"]
+__all__ = ["MayChat", "quiet", "refuse_cross_site", "refuse_forged"]
+
+# What a browser adds to every request by itself, other sites' too, once a user has signed in.
+_SCHEMES_OF_BROWSERS = frozenset({"basic", "digest", "negotiate", "ntlm"})
+
+# A browser's POST carries at least one of these, or a cookie.
+_TRACES_OF_BROWSERS = ("Origin", "Referer", "Sec-Fetch-Site")
 
 
 class MayChat(BasePermission):
@@ -30,14 +36,15 @@ class MayChat(BasePermission):
         return settings.ALLOW_ANONYMOUS or bool(request.user and request.user.is_authenticated)
 
 
-class QuietSessionAuthentication(SessionAuthentication):
-    """DRF's, less its CSRF check: that one knows one way in, and skips anonymous visitors.
+def quiet(authenticator: BaseAuthentication) -> BaseAuthentication:
+    """Take DRF's CSRF check from a session authenticator, a project's subclass of it too.
 
-    For views that call ``refuse_forged`` themselves.
+    That check knows one way in, and skips anonymous visitors. For views that call
+    ``refuse_forged`` themselves.
     """
-
-    def enforce_csrf(self, request: Any) -> None:
-        return None
+    if isinstance(authenticator, SessionAuthentication):
+        authenticator.enforce_csrf = lambda request: None  # type: ignore[method-assign]
+    return authenticator
 
 
 def refuse_forged(request: Request) -> None:
@@ -46,10 +53,15 @@ def refuse_forged(request: Request) -> None:
     It passes with a CSRF token; as JSON also when the browser vouches for the same origin; and
     always when it is authenticated by a header, which no other site can make a browser send.
     """
-    if _is_authenticated_by_header(request) or _is_same_origin_json(request):
+    if (
+        _is_authenticated_by_header(request)
+        or _is_authenticated_script(request)
+        or _is_same_origin_json(request)
+    ):
         return
     if (reason := _csrf_reason(request._request)) is not None:
         name = django_settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-").title()
+        name = name.replace("Csrftoken", "CSRFToken")  # as Django's documentation spells it
         raise Refused(
             "csrf_failed",
             f"The CSRF token is missing or wrong ({reason.rstrip('.')}). Send the csrftoken "
@@ -83,17 +95,24 @@ def refuse_cross_site(request: Request) -> None:
 
 
 def _is_authenticated_by_header(request: Request) -> bool:
-    """Whether a header that no browser adds by itself says who asks.
-
-    A browser does add the Basic credentials that it was once given; but then it says where from.
-    """
-    authenticator = request.successful_authenticator
-    if authenticator is None or isinstance(authenticator, SessionAuthentication):
-        return False
+    """Whether an ``Authorization`` that no browser adds by itself says who asks."""
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
-    if scheme == "basic":
-        return "Origin" not in request.headers and "Sec-Fetch-Site" not in request.headers
-    return bool(scheme)
+    return _has_credentials(request) and bool(scheme) and scheme not in _SCHEMES_OF_BROWSERS
+
+
+def _is_authenticated_script(request: Request) -> bool:
+    """Whether somebody asks by other credentials, Basic or a header of one's own, with no browser.
+
+    A cookie or a browser's own credentials may have signed this in as well: only the absence of
+    all that a browser sends along with a POST tells them apart.
+    """
+    is_traced = any(trace in request.headers for trace in _TRACES_OF_BROWSERS)
+    return _has_credentials(request) and not is_traced and not request.COOKIES
+
+
+def _has_credentials(request: Request) -> bool:
+    authenticator = request.successful_authenticator
+    return authenticator is not None and not isinstance(authenticator, SessionAuthentication)
 
 
 def _is_same_origin_json(request: Request) -> bool:
@@ -107,7 +126,11 @@ def _is_same_origin_json(request: Request) -> bool:
 
 def _is_own_host(request: Request, url: str) -> bool:
     """Whether a URL's host and port are the request's. The scheme is the proxy's affair."""
-    return bool(url) and _host(urlsplit(url).netloc) == _host(request.get_host())
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:  # http://[
+        return False
+    return bool(netloc) and _host(netloc) == _host(request.get_host())
 
 
 def _host(netloc: str) -> str:

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 
 from .core.outcomes import REFUSALS
 
@@ -27,10 +34,14 @@ _CODES: dict[type[Exception], str] = {
     exceptions.MethodNotAllowed: "method_not_allowed",
     exceptions.UnsupportedMediaType: "unsupported_media_type",
     exceptions.ParseError: "invalid",
-    RequestDataTooBig: "too_large",
+    RequestDataTooBig: "too_large",  # a SuspiciousOperation: before it
+    SuspiciousOperation: "invalid",
+    BadRequest: "invalid",
+    MultiPartParserError: "invalid",
 }
 
 _MESSAGES = {
+    "invalid": "The request cannot be read.",
     "not_authenticated": "Please sign in.",
     "forbidden": "You may not do this.",
     "not_found": "There is no such thing.",
@@ -38,18 +49,36 @@ _MESSAGES = {
 }
 
 
+# Their defaults say no more than our own words do.
+_SPOKEN_FOR = (
+    exceptions.NotAuthenticated,
+    exceptions.AuthenticationFailed,
+    exceptions.PermissionDenied,
+    exceptions.NotFound,
+)
+
+
 class Refused(exceptions.APIException):
-    """A request that is refused before anything starts; ``code`` is one of ``REFUSALS``."""
+    """A request that is refused before anything starts; ``code`` is one of ``REFUSALS``.
+
+    ``status`` is the code's own unless given, as for a project's own exceptions.
+    """
 
     def __init__(
-        self, code: str, message: str, *, field: str = "", retry_after: int | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        field: str = "",
+        retry_after: int | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message, code)
         self.code = code
         self.message = message
         self.field = field
         self.retry_after = retry_after
-        self.status_code = REFUSALS[code]
+        self.status_code = status or REFUSALS[code]
 
 
 def refusal_of(exc: Exception) -> Refused | None:
@@ -65,8 +94,24 @@ def refusal_of(exc: Exception) -> Refused | None:
         return Refused("invalid", message, field=field)
     for kind, code in _CODES.items():
         if isinstance(exc, kind):
-            return Refused(code, _MESSAGES.get(code) or str(exc))
+            return Refused(code, _own_words(exc) or _MESSAGES[code])
+    if isinstance(exc, exceptions.APIException):
+        # A project's own: its status stays, and so does its code.
+        codes = exc.get_codes()
+        code = codes if isinstance(codes, str) else exc.default_code
+        return Refused(code, str(exc.detail), status=exc.status_code)
     return None
+
+
+def _own_words(exc: Exception) -> str:
+    """Return what a DRF exception was made to tell the client; "" if nothing but the default.
+
+    The words of Django's exceptions are for the log.
+    """
+    if not isinstance(exc, exceptions.APIException):
+        return ""
+    says_more = type(exc) not in _SPOKEN_FOR or exc.detail != exc.default_detail
+    return str(exc.detail) if says_more else ""
 
 
 def refusal_response(refused: Refused) -> Response:
@@ -88,13 +133,13 @@ def refusal_response(refused: Refused) -> Response:
 
 def _first_error(detail: Any, path: str = "") -> tuple[str, str]:
     """Return (field, message) of the first error in DRF's nested detail; lists count from 0."""
-    if isinstance(detail, dict):
+    if isinstance(detail, dict) and detail:
         key, inner = next(iter(detail.items()))
-        name = "" if key == "non_field_errors" else str(key)
+        name = "" if key == api_settings.NON_FIELD_ERRORS_KEY else str(key)
         return _first_error(inner, f"{path}.{name}" if path and name else path or name)
     if isinstance(detail, list):
         for index, inner in enumerate(detail):
             if inner:
                 nested = isinstance(inner, dict | list)
-                return _first_error(inner, f"{path}[{index}]" if nested else path)
+                return _first_error(inner, f"{path}.{index}" if nested else path)
     return path, str(detail)

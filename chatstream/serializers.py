@@ -35,7 +35,10 @@ class TextField(serializers.CharField):
 class MessageSerializer(serializers.Serializer[dict[str, str]]):
     """One turn. ``system`` is the server's to say: a client could undo the site's own."""
 
-    role = serializers.ChoiceField(choices=["user", "assistant"])
+    role = serializers.ChoiceField(
+        choices=["user", "assistant"],
+        error_messages={"invalid_choice": "Expected user or assistant."},
+    )
     content = TextField()
 
 
@@ -58,7 +61,8 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
     @staticmethod
     def oversize(messages: list[dict[str, Any]]) -> str:
         """Return which limit the messages exceed, as a sentence; "" if none."""
-        sizes = [len(m["content"]) for m in messages if isinstance(m.get("content"), str)]
+        contents = [message.get("content") for message in messages]
+        sizes = [len(content) if isinstance(content, str) else 0 for content in contents]
         if sizes and sizes[-1] > settings.MAX_PROMPT_CHARS:
             return (
                 f"The prompt has {sizes[-1]} characters; at most {settings.MAX_PROMPT_CHARS} "
@@ -73,5 +77,5 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
 
 
 def _json_type(data: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number"}
-    return names.get(type(data), "a number" if isinstance(data, float) else type(data).__name__)
+    names = {dict: "an object", list: "a list", bool: "true or false"}
+    return names.get(type(data), "a number" if isinstance(data, int | float) else "a file")

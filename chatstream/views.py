@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 
 from django.conf import settings as django_settings
 from rest_framework import exceptions
-from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -18,13 +18,8 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from .core.requests import RunRequest
-from .negotiation import FirstRenderer
-from .permissions import (
-    MayChat,
-    QuietSessionAuthentication,
-    refuse_cross_site,
-    refuse_forged,
-)
+from .negotiation import FirstRenderer, refuse_charset
+from .permissions import MayChat, quiet, refuse_cross_site, refuse_forged
 from .providers import get_provider
 from .providers.base import Provider
 from .providers.sources import ProviderSource
@@ -57,6 +52,7 @@ class ChatStreamView(APIView):
     parser_classes = [JSONParser, FormParser, MultiPartParser]  # noqa: RUF012
     renderer_classes = [JSONRenderer]  # noqa: RUF012
     content_negotiation_class = FirstRenderer
+    metadata_class = None  # OPTIONS tells the methods, and not how this is made
     http_method_names = ["get", "head", "post", "options"]  # noqa: RUF012
     serializer_class = AskSerializer
 
@@ -129,8 +125,8 @@ class ChatStreamView(APIView):
     def get_body(self, request: Request) -> Any:
         """Return a POST's data; a form's as a dict."""
         limit = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        size = int(request.META.get("CONTENT_LENGTH") or 0)
-        if limit is not None and size > limit:
+        size = request.META.get("CONTENT_LENGTH") or "0"
+        if limit is not None and size.isdecimal() and int(size) > limit:
             raise Refused("too_large", f"The request has {size} bytes; at most {limit} are taken.")
         try:
             data = request.data
@@ -157,11 +153,11 @@ class ChatStreamView(APIView):
         return ProviderSource(provider, request)
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        authenticators = super().get_authenticators()
-        return [
-            QuietSessionAuthentication() if type(a) is SessionAuthentication else a
-            for a in authenticators
-        ]
+        return [quiet(authenticator) for authenticator in super().get_authenticators()]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        refuse_charset(request)
+        super().initial(request, *args, **kwargs)
 
     def check_permissions(self, request: Request) -> None:
         if request.method == "POST":
@@ -178,10 +174,11 @@ class ChatStreamView(APIView):
 
     def get_throttles(self) -> list[BaseThrottle]:
         throttles = super().get_throttles()
-        return [peek(throttle) for throttle in throttles] if self._starts_nothing() else throttles
-
-    def _starts_nothing(self) -> bool:
-        return self.request.method == "HEAD" or _is_reconnect(self.request)
+        if _is_reconnect(self.request):
+            return []  # 204, whatever was asked before
+        if self.request.method in ("GET", "POST"):
+            return throttles
+        return [peek(throttle) for throttle in throttles]
 
     def handle_exception(self, exc: Exception) -> Response:
         refused = refusal_of(exc)
