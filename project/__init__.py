@@ -1,0 +1,1 @@
+"""The demo: a page that talks to a model through chatstream."""
