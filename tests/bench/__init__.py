@@ -1,0 +1,1 @@
+"""Our benchmark rig: ``python -m tests.bench.run --help``; results in ``docs/performance.md``."""
