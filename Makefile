@@ -1,0 +1,71 @@
+# A fresh clone needs nothing but make and a Python of 3.11 or later:
+#
+#   make demo     chat with a real, small model in the browser (PORT=8123 picks the port)
+#   make test     lint, types and the whole test suite
+#
+# Everything lives in $(VENV); a second call starts at once.
+
+PORT ?= 8000
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTEST_ARGS ?=
+
+CONSTRAINTS := .ci/constraints.txt
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
+say = @printf '\033[1m==> %s\033[0m\n'
+
+.PHONY: help demo test lint types bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    the demo at http://127.0.0.1:$(PORT)/ with the embedded model (PORT=8123 picks the port)'
+	@echo 'make test    ruff, mypy and every test'
+	@echo 'make lint    ruff and mypy only'
+	@echo 'make bench   our figures and those of the peers, into docs/performance.md'
+	@echo 'make clean   remove what these commands made'
+
+demo: $(VENV)/.demo
+	@exec env PORT=$(PORT) $(BIN)/python manage.py demo
+
+test: lint
+	$(say) 'Tests'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(say) 'Lint and types'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(say) 'Benchmark (some minutes)'
+	@$(BIN)/python -m tests.bench.run --write-docs
+
+clean:
+	rm -rf $(VENV) .cache build dist tests/bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: made again when the pins or the requirements change.
+
+$(VENV)/bin/python:
+	@test -n '$(PYTHON)' || { echo 'No Python of 3.11 or later on PATH: make … PYTHON=/path/to/python' >&2; exit 1; }
+	$(say) "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo 'venv failed; on Debian: apt install python3-venv' >&2; exit 1; }
+
+$(VENV)/.base: $(CONSTRAINTS) | $(VENV)/bin/python
+	$(say) 'Installing pip and setuptools'
+	@$(INSTALL) --quiet pip setuptools
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.base
+	$(say) 'Installing the demo and its requirements'
+	@$(INSTALL) --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.base
+	$(say) 'Installing what the tests need'
+	@$(INSTALL) --no-build-isolation --editable '.[test]'
+	@touch $(VENV)/.demo $@
