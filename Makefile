@@ -9,7 +9,8 @@ PORT ?= 8000
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-PYTEST_ARGS ?=
+# Most tests wait for servers, so two run at a time. A file stays on one worker: it has its servers.
+PYTEST_ARGS ?= -q -n 2 --dist loadfile
 
 CONSTRAINTS := .ci/constraints.txt
 BIN := $(VENV)/bin
@@ -31,6 +32,8 @@ demo: $(VENV)/.demo
 	@exec env PORT=$(PORT) $(BIN)/python manage.py demo
 
 test: lint
+	$(say) 'Weights of the embedded model'
+	@$(BIN)/python -c 'from project.embedded.download import model_file; print(model_file(print))'
 	$(say) 'Tests'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -132,13 +132,12 @@ def weight(frame: Frame) -> int:
     return 64 + len(frame.data.get("text") or frame.data.get("arguments") or "")
 
 
-def give_up(framer: Framer, outbox: Outbox) -> None:
-    """The reader takes nothing: end the answer, with an error in case he comes back to it."""
+def give_up(framer: Framer) -> list[Frame]:
+    """The reader takes nothing: end the answer; return its last frames, in case he comes back."""
     stalled = RunError("stalled", "the reader took nothing for too long")
     if framer.fail(stalled):
         report(framer, stalled)
-    for frame in framer.close():
-        outbox.put(frame)
+    return framer.close()
 
 
 class TaskProducer:
@@ -170,7 +169,8 @@ class TaskProducer:
                 async for frame in source:
                     outbox.put(frame)
                     if outbox.is_full and not await outbox.room(self._pace.stall):
-                        give_up(self._framer, outbox)
+                        for last in give_up(self._framer):
+                            outbox.put(last)
                         return
         finally:
             outbox.end()
@@ -215,7 +215,8 @@ class ThreadProducer:
                     if self._is_stopped:
                         break
                     if not has_room:
-                        self._loop.call_soon_threadsafe(give_up, self._framer, self._outbox)
+                        for last in give_up(self._framer):
+                            self._loop.call_soon_threadsafe(self._outbox.put, last)
                         break
                     self._loop.call_soon_threadsafe(self._arrived, frame)
             self._loop.call_soon_threadsafe(self._halt)

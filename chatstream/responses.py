@@ -23,6 +23,7 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 
@@ -67,6 +68,8 @@ class EventStreamResponse(StreamingHttpResponse):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if not apps.is_installed("chatstream"):
+            raise ImproperlyConfigured("Add 'chatstream' to INSTALLED_APPS.")
         source = source_of(completion, deadlines)
         wire = wire or NativeFormat()
         framer = Framer(run, source.model, max_answer_chars=settings.MAX_ANSWER_CHARS)
@@ -147,7 +150,7 @@ class EventStream:
             self._running.close()
         elif self._release is not None:
             self._release()
-        elif isinstance(self._source, SyncSource):
+        if isinstance(self._source, SyncSource) and not self._source.is_opened:
             self._source.interrupt()
             self._source.discard()
 
@@ -195,8 +198,10 @@ class EventStream:
                         continue
                     part = wire.encode(frames)
                     is_terminated = frames[-1].is_terminal
+                    del frames  # a silent stream would keep its last read
                     if part:
                         yield part
+                    del part
         except Exception:
             logger.exception("run %s: internal error while streaming", self._framer.run)
         if not is_terminated:  # no exception leaves: a broken body is a network failure, not ours

@@ -100,6 +100,8 @@ class ChatStreamView(APIView):
     ) -> EventStreamResponse:
         """Return the response that streams."""
         run = secrets.token_hex(8)
+        # Django's copy of the headers, made when we looked at one: as long as the stream otherwise.
+        vars(request._request).pop("headers", None)
         wire = NativeFormat(
             run if has_ids else "",
             all_events=request.query_params.get("events") == "all",

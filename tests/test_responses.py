@@ -13,7 +13,8 @@ from asgiref.testing import ApplicationCommunicator
 from django.apps import apps
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections, transaction
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections, transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client
 from django.urls import path
@@ -68,6 +69,16 @@ def ending(body: bytes) -> str:
 
 def joined(body: bytes) -> str:
     return text_of(parse_events(body))
+
+
+@pytest.fixture(autouse=True)
+def _no_old_connections():
+    """As Django's test client does: the handlers' own look at connections is none of ours."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 def from_wsgi(method: str = "GET") -> tuple[str, dict[str, str], bytes]:

@@ -102,12 +102,14 @@ class SyncSource(Source):
     def __init__(self, chunks: Iterable[Any], deadlines: Deadlines) -> None:
         self._chunks = chunks
         self.deadlines = deadlines
+        self.is_opened = False
         self._lock = threading.Lock()
         self._is_discarded = False
         self._is_interrupted = False
 
     @contextmanager
     def open(self) -> Generator[Iterable[Batch]]:
+        self.is_opened = True
         try:
             with closing(self._batches()) as batches:
                 yield batches

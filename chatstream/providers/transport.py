@@ -20,10 +20,12 @@ import aiohttp
 import httpx2
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 __all__ = ["AiohttpTransport"]
 
+_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _KEEP_ALIVE = 60.0  # seconds: a chat pauses between two questions
 _READ_BUFFER = 64 * 1024
 _CAN_CHECK_POOL = hasattr(aiohttp.TCPConnector, "_get")
@@ -59,9 +61,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             )
         body = AiohttpBody(cast(_Response, response))
+        headers = list(response.raw_headers)
+        cast(_Response, response).forget_headers()
         return httpx2.Response(
             response.status,
-            headers=list(response.raw_headers),
+            headers=headers,
             stream=_Stream(body),
             request=request,
             extensions={"http_version": b"HTTP/1.1", "body": body},
@@ -121,6 +125,12 @@ class _Response(aiohttp.ClientResponse):
             self.protocol.answering = weakref.ref(self)  # type: ignore[attr-defined]
         await super().start(connection)
         return self
+
+    def forget_headers(self) -> None:
+        """Let go of both sides' headers: three of the forty kilobytes of an open stream."""
+        self._headers = _NO_HEADERS
+        self._raw_headers = ()
+        self._request_info = self._request_info._replace(headers=_NO_HEADERS)
 
 
 class AiohttpBody:

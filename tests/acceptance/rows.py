@@ -27,6 +27,7 @@ __all__ = [
     "closing_complaint",
     "complaints",
     "connection_complaints",
+    "model_of",
     "play",
     "serve",
     "wire_complaints",
@@ -73,13 +74,18 @@ def serve(name: str, transport: str = "auto", **site: object) -> Iterator[Servic
         yield Service(server, upstream, {})
 
 
+def model_of(row: Row) -> str:
+    """The model that plays a row; other tests on the same service ask others."""
+    return f"{row.name}@row"
+
+
 def play(
     service: Service, rows: Iterable[Row] = ROWS.values(), base: str = "/chat/stream/"
 ) -> dict[str, Answer]:
     """Ask for all rows, many at a time; return the answers by name."""
 
     def ask(row: Row) -> tuple[str, Answer]:
-        path = stream_path(row.name, base, provider=row.provider)
+        path = stream_path(model_of(row), base, provider=row.provider)
         return row.name, read(service.server.port, path, within=row.within)
 
     # Those that only wait come first, so that nobody waits for them in the end.

@@ -369,6 +369,7 @@ CPU from the call until the request has left, in one process: the provider again
   rotated order; the memory of an open stream is measured once.
 - All servers relay the same text; `python -m tests.bench.run --quick` checks that it arrives
   byte for byte.
+- Every Python server runs with `MALLOC_ARENA_MAX=2`, as [deploy.md](deploy.md) advises.
 - "Extra `fast`": msgspec, the aiohttp transport under the openai package, and uvloop.
 
 | | |

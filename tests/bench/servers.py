@@ -263,6 +263,7 @@ class Running:
             "BENCH_UPSTREAM": self.upstream_url,
             "DJANGO_SETTINGS_MODULE": "",
             "PYTHONWARNINGS": "",
+            "MALLOC_ARENA_MAX": "2",  # as docs/deploy.md advises; for the peers too
             **self.server.env,
         }
         self.log.parent.mkdir(exist_ok=True)
