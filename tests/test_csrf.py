@@ -100,7 +100,11 @@ def test_a_form_may_hold_its_token(client: Client, multipart: bool) -> None:
     assert asked()[0].messages == [{"role": "user", "content": "hi"}]
 
 
-@pytest.mark.parametrize("token", ["", "x", TOKEN[:-1], TOKEN[::-1], "a" * 64, "\u00e9" * 32])
+@pytest.mark.parametrize(
+    "token",
+    ["", "x", TOKEN[:-1], TOKEN[::-1], "a" * 64, "\u00e9" * 32],
+    ids=["none", "short", "cut", "reversed", "long", "not ascii"],  # the token is a random one
+)
 def test_a_wrong_token_is_refused(client: Client, token: str) -> None:
     client.cookies["csrftoken"] = TOKEN
     refusal(post(client, x_csrftoken=token), 403, "csrf_failed")

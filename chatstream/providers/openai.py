@@ -132,11 +132,10 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         most likely a pooled one that the upstream had closed. The second try has a connection of
         its own, for all pooled ones may have died together when the upstream restarted.
         """
-        with suppress(_ConnectionLost):
+        try:
             return await self._create(request)
-        with suppress(_ConnectionLost):
+        except _ConnectionLost:
             return await self._create(request, is_pooled=False)
-        raise RunError("upstream_unreachable", "the connection was lost before a response")
 
     async def _create(self, request: RunRequest, *, is_pooled: bool = True) -> httpx2.Response:
         completions = self._client(is_pooled).chat.completions
@@ -211,7 +210,7 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         task.add_done_callback(self._drains.discard)
 
 
-class _ConnectionLost(Exception):
+class _ConnectionLost(RunError):
     """The connection was lost before any byte of a response."""
 
 
@@ -259,11 +258,15 @@ def _retry_after(value: str | None) -> int | None:
     return None
 
 
-def translate(exc: openai.OpenAIError) -> Exception:
+def translate(exc: openai.OpenAIError) -> RunError:
     """Return our exception for the package's, without its words: they may repeat the key."""
     cause = exc.__cause__
     if isinstance(cause, RunError):
         return cause
+    if isinstance(exc, openai.APIStatusError):
+        code = code_of_error(exc.body, code_of_status(exc.status_code))
+        retry_after = _retry_after(exc.response.headers.get("retry-after"))
+        return RunError(code, f"status {exc.status_code}", retry_after=retry_after)
     if isinstance(exc, openai.APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
         return RunError("upstream_timeout", "the connection took too long")
     if isinstance(cause, httpx2.ConnectError):
@@ -271,5 +274,7 @@ def translate(exc: openai.OpenAIError) -> Exception:
     if isinstance(cause, httpx2.RemoteProtocolError) and "disconnected" not in str(cause):
         return RunError("upstream_malformed", "the response is not HTTP")
     if isinstance(cause, httpx2.NetworkError | httpx2.RemoteProtocolError):
-        return _ConnectionLost()
+        return _ConnectionLost("upstream_unreachable", "the connection was lost")
+    if isinstance(exc, openai.APIError) and not isinstance(exc, openai.APIConnectionError):
+        return RunError(code_of_error(exc.body, "upstream_error"), "an error in the stream")
     return RunError("upstream_unreachable", type(cause or exc).__name__)

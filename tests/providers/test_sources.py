@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import contextmanager
 
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -240,6 +241,41 @@ def test_interrupting_after_the_end_harms_nobody(upstream):
         pulled(source)
         source.interrupt()
         assert pulled(source_of(create(client, "ok"))).endswith("|done")
+
+
+REQUEST = httpx2.Request("POST", "http://upstream.invalid/v1")
+
+
+def status_error(status: int, body: object = None, **headers: str) -> openai.APIStatusError:
+    response = httpx2.Response(status, request=REQUEST, headers=headers)
+    return openai.APIStatusError("zq-words", response=response, body=body)
+
+
+def lost() -> openai.APIConnectionError:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = httpx2.ReadError("zq-words")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (status_error(503), "upstream_unavailable"),
+        (status_error(429, {"code": "insufficient_quota"}), "upstream_quota"),
+        (status_error(401), "upstream_auth"),
+        (openai.APITimeoutError(request=REQUEST), "upstream_timeout"),
+        (openai.APIError("zq-words", REQUEST, body={"type": "x"}), "upstream_error"),
+        (lost(), "upstream_unreachable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_each_error_of_the_package_has_its_code(error, code, caplog):
+    def broken():
+        yield chunk("Hel")
+        raise error
+
+    assert pulled(source_of(broken())) == f"Hel|{code}"
+    assert "zq-words" not in caplog.text
 
 
 def test_an_error_of_the_package_from_an_iterable_is_translated():
