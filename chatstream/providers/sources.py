@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import inspect
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
@@ -217,8 +218,9 @@ def _is_started(completion: object) -> bool:
 
 
 def _is_untouched(generator: AsyncGeneratorType[Any, Any]) -> bool:
-    # inspect.getasyncgenstate would tell, from Python 3.12 on. Before its first step a generator
-    # stands at the instruction that made it.
+    if sys.version_info >= (3, 12):
+        return inspect.getasyncgenstate(generator) == inspect.AGEN_CREATED
+    # Before its first step a generator stands at the instruction that made it.
     frame = generator.ag_frame
     return frame is not None and (
         dis.opname[frame.f_code.co_code[frame.f_lasti]] == "RETURN_GENERATOR"
