@@ -222,6 +222,9 @@ def close_connections() -> None:
             connection.close()
 
 
+_aclose_connections = sync_to_async(close_connections)  # made once: it costs as much as its call
+
+
 class _ClosersThread(ThreadPoolExecutor):
     """One thread for the end of all streams; asgiref shuts its contexts' executors down."""
 
@@ -245,7 +248,7 @@ async def release_thread() -> Callable[[], object]:
         return _nothing
     executors = SyncToAsync.context_to_thread_executor
     if context in executors:
-        await sync_to_async(close_connections)()
+        await _aclose_connections()
         executors[context].shutdown(wait=False)
     executors[context] = apps.get_app_config("chatstream").closers_thread  # type: ignore[attr-defined]
     return partial(executors.pop, context, None)
