@@ -26,10 +26,10 @@ __all__ = ["MAX_ANSWER_CHARS", "OPTIONS", "ROWS", "TIMEOUTS", "Row"]
 
 # The servers under test run with these (seconds), so that no row takes long.
 TIMEOUTS = {
-    "connect_timeout": 1,
-    "first_token_timeout": 2,
-    "token_timeout": 1.5,
-    "run_timeout": 6,
+    "connect_timeout": 2,
+    "first_token_timeout": 3,
+    "token_timeout": 2.5,
+    "run_timeout": 8,
 }
 # Options of single providers; each has also the above, a base_url and the key.
 OPTIONS: dict[str, dict[str, float | int]] = {
