@@ -15,7 +15,7 @@ from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 
 from .core.framer import Framer, State
-from .core.frames import TERMINAL, Frame, Kind
+from .core.frames import TERMINAL, Frame, Kind, weight
 from .core.outcomes import RunError
 from .providers.base import AsyncCompletion
 from .providers.deadlines import LazyTimer
@@ -73,6 +73,8 @@ def _producer(
 class Outbox:
     """Frames on their way to one reader. Used on the loop's thread only."""
 
+    __slots__ = ("_frames", "_loop", "_reader", "_size", "_timer", "_writer", "is_ended")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.is_ended = False
         self._frames: list[Frame] = []
@@ -127,11 +129,6 @@ class Outbox:
             self._reader.set_result(None)
 
 
-def weight(frame: Frame) -> int:
-    """Return about how many characters a frame holds."""
-    return 64 + len(frame.data.get("text") or frame.data.get("arguments") or "")
-
-
 def give_up(framer: Framer) -> list[Frame]:
     """The reader takes nothing: end the answer; return its last frames, in case he comes back."""
     stalled = RunError("stalled", "the reader took nothing for too long")
@@ -142,6 +139,8 @@ def give_up(framer: Framer) -> list[Frame]:
 
 class TaskProducer:
     """Pulls an async completion in a task on the running loop."""
+
+    __slots__ = ("_completion", "_framer", "_outbox", "_pace", "_task")
 
     def __init__(
         self, completion: AsyncCompletion, framer: Framer, outbox: Outbox, pace: Pace
@@ -172,6 +171,7 @@ class TaskProducer:
                         for last in give_up(self._framer):
                             outbox.put(last)
                         return
+                    del frame  # a silent stream would keep it
         finally:
             outbox.end()
 

@@ -47,6 +47,8 @@ async def aframes(completion: AsyncCompletion, framer: Framer) -> AsyncGenerator
             async for deltas in batches:
                 for frame in framer.receive(deltas):
                     yield frame
+                    del frame  # a silent stream would keep its last read
+                del deltas
         framer.end()
     except Exception as exc:
         if framer.fail(exc):

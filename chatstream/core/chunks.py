@@ -216,6 +216,8 @@ class DeltaReader:
     encoding is an error. ``is_done`` is True once ``[DONE]`` came; what follows it is ignored.
     """
 
+    __slots__ = ("_decoder", "_inflate", "is_done")
+
     def __init__(self, content_encoding: str = "", max_event_bytes: int = 16 * 1024 * 1024) -> None:
         self._decoder = Decoder(max_event_bytes)
         self._inflate = _inflater(content_encoding)

@@ -70,7 +70,8 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
     State.LEFT: dict.fromkeys(Input, State.LEFT),
 }
 
-_WAITING = State.WAITING
+_WAITING = State.WAITING  # looked up once: before 3.12 an enum's member costs a call in Python
+_TEXT = Kind.TEXT
 _VERDICTS = frozenset({State.ENDED, State.FAILED, State.LEFT})
 _TRUNCATED = frozenset({"length", "max_tokens"})
 _FAULTS = {
@@ -88,6 +89,20 @@ class Framer:
     ``finish_reason``, ``usage``, ``chars`` (the answer's length). ``first_seq`` lets a run go on
     after frames it already has.
     """
+
+    __slots__ = (
+        "_held",
+        "_is_closed",
+        "_next_seq",
+        "chars",
+        "error",
+        "finish_reason",
+        "max_answer_chars",
+        "model",
+        "run",
+        "state",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -225,7 +240,7 @@ class Framer:
         self.chars += len(text)
         if len(text) > room:
             text = text[: max(room, 0)]
-        return (self._frame(Kind.TEXT, {"text": text}),) if text else ()
+        return (self._frame(_TEXT, {"text": text}),) if text else ()
 
     def _whole(self, text: str) -> str:
         """Return the text with its surrogate pairs joined; hold back a half at its end."""

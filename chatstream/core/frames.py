@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["TERMINAL", "Frame", "Kind"]
+__all__ = ["TERMINAL", "Frame", "Kind", "merged", "weight"]
 
 
 class Kind(StrEnum):
@@ -24,6 +26,9 @@ class Kind(StrEnum):
 TERMINAL = frozenset({Kind.DONE, Kind.ERROR})
 
 
+_JOINED = frozenset({Kind.TEXT, Kind.REASONING})
+
+
 class Frame(NamedTuple):
     """``seq`` counts 1, 2, … within a run; ``data`` is plain JSON data in the shape of its kind."""
 
@@ -34,3 +39,21 @@ class Frame(NamedTuple):
     @property
     def is_terminal(self) -> bool:
         return self.kind in TERMINAL
+
+
+def merged(frames: Iterable[Frame], first_seq: int) -> list[Frame]:
+    """Return the frames numbered from ``first_seq``, adjoining texts as one frame."""
+    result: list[Frame] = []
+    for kind, group in groupby(frames, lambda frame: frame.kind):
+        if kind in _JOINED:
+            text = "".join([frame.data["text"] for frame in group])
+            result.append(Frame(first_seq + len(result), kind, {"text": text}))
+        else:
+            for frame in group:
+                result.append(frame._replace(seq=first_seq + len(result)))
+    return result
+
+
+def weight(frame: Frame) -> int:
+    """Return about how many characters a frame holds."""
+    return 64 + len(frame.data.get("text") or frame.data.get("arguments") or "")

@@ -54,6 +54,19 @@ class Decoder:
     before it. The last ``retry:`` seen is ``retry_ms``, the last event id ``last_event_id``.
     """
 
+    __slots__ = (
+        "_data",
+        "_data_size",
+        "_ends_in_cr",
+        "_is_first",
+        "_name",
+        "_tail",
+        "_tail_size",
+        "last_event_id",
+        "max_event_bytes",
+        "retry_ms",
+    )
+
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
         self.max_event_bytes = max_event_bytes
         self.retry_ms: int | None = None

@@ -85,6 +85,11 @@ class Provider(ABC, Generic[OptionsT]):
         """Return the name of the model that a request will ask."""
         return request.model or str(getattr(self.options, "model", ""))
 
+    @property
+    def history_chars(self) -> int | None:
+        """How many characters of history the model takes; None for ``MAX_HISTORY_CHARS``."""
+        return getattr(self.options, "max_history_chars", None)
+
     def allows_model(self, model: str) -> bool:
         """Whether a client may ask for this model: the provider's own, or one of ``models``."""
         allowed = getattr(self.options, "models", ())

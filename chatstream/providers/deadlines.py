@@ -29,6 +29,8 @@ class Deadlines:
 class LazyTimer:
     """Calls back when the loop's time reaches ``due``, which is cheap to move to later."""
 
+    __slots__ = ("_armed_for", "_callback", "_due", "_handle", "_loop")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
@@ -67,6 +69,19 @@ class TokenWatch:
     The time between ``pause()`` and ``resume()`` is the reader's, and counts for the whole answer
     alone.
     """
+
+    __slots__ = (
+        "_cancelling",
+        "_deadlines",
+        "_due",
+        "_end",
+        "_loop",
+        "_missed",
+        "_paused_at",
+        "_task",
+        "_timer",
+        "_waits_for",
+    )
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines

@@ -83,6 +83,8 @@ def body_of(response: httpx2.Response) -> Body:
 class ResponseReader:
     """Reads a response; ``is_finished`` once a stop reason came."""
 
+    __slots__ = ("_body", "_content_encoding", "_max_event_bytes", "is_finished")
+
     def __init__(self, response: httpx2.Response, max_event_bytes: int) -> None:
         # The response itself is let go of: with its request it weighs as much as all the rest.
         self._body = body_of(response)
@@ -95,24 +97,18 @@ class ResponseReader:
         # Made here, where a refusal of the encoding finds somebody to close the connection.
         reader = DeltaReader(self._content_encoding, self._max_event_bytes)
         try:
-            while deltas := await self._next(reader):
-                self._note(deltas, watch)
-                watch.pause()
-                yield deltas
-                del deltas  # a silent stream would keep its last read
-                watch.resume()
+            while data := await self._body.read():
+                if deltas := reader.receive(data):
+                    self._note(deltas, watch)
+                    watch.pause()
+                    yield deltas
+                    watch.resume()
+                del data, deltas  # a silent stream would keep its last read
                 if reader.is_done:
                     return
         except httpx2.HTTPError as exc:
             detail = f"the connection broke: {type(exc).__name__}"
             raise RunError("upstream_incomplete", detail) from None
-
-    async def _next(self, reader: DeltaReader) -> list[Delta]:
-        """Return what the next read that says something says; [] at the end of the bytes."""
-        while data := await self._body.read():
-            if deltas := reader.receive(data):
-                return deltas
-        return []
 
     def _note(self, deltas: Sequence[Delta], watch: TokenWatch) -> None:
         for delta in deltas:

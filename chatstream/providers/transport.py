@@ -136,6 +136,8 @@ class _Response(aiohttp.ClientResponse):
 class AiohttpBody:
     """The unread body of a response (``reading.Body``)."""
 
+    __slots__ = ("_closed", "_content", "_error", "_protocol", "_response")
+
     def __init__(self, response: _Response) -> None:
         self._response = response
         self._content = response.content
