@@ -1,7 +1,7 @@
 # A fresh clone needs nothing but make and a Python of 3.11 or later:
 #
 #   make demo     chat with a real, small model in the browser (PORT=8123 picks the port)
-#   make test     lint, types and the whole test suite
+#   make test     lint, types and the test suite, but for what takes long (make test-slow)
 #
 # Everything lives in $(VENV); a second call starts at once.
 
@@ -10,7 +10,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Most tests wait for servers, so two run at a time. A file stays on one worker: it has its servers.
-PYTEST_ARGS ?= -q -n 2 --dist loadfile
+# The acceptance tests come first, so that what is left at the end is short.
+PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 
 CONSTRAINTS := .ci/constraints.txt
 BIN := $(VENV)/bin
@@ -18,12 +19,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
 say = @printf '\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test test-slow lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    the demo at http://127.0.0.1:$(PORT)/ with the embedded model (PORT=8123 picks the port)'
-	@echo 'make test    ruff, mypy and every test'
+	@echo 'make test    ruff, mypy and the tests'
+	@echo 'make test-slow  the tests that take long'
 	@echo 'make lint    ruff and mypy only'
 	@echo 'make bench   our figures and those of the peers, into docs/performance.md'
 	@echo 'make clean   remove what these commands made'
@@ -35,7 +37,11 @@ test: lint
 	$(say) 'Weights of the embedded model'
 	@$(BIN)/python -c 'from project.embedded.download import model_file; print(model_file(print))'
 	$(say) 'Tests'
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow'
+
+test-slow: $(VENV)/.test
+	$(say) 'Slow tests'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
 lint: $(VENV)/.test
 	$(say) 'Lint and types'

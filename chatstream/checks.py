@@ -18,11 +18,13 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import router
 
-from .conf import DEFAULT_BACKEND, ProviderEntry, Settings, load, nearest
+from .conf import DEFAULT_BACKEND, DEFAULT_FRAME_LOG, BackendEntry, Settings, load, nearest
 from .gunicorn import worker_of
 
 TAG = "chatstream"
+FRAME_LOGS = (DEFAULT_FRAME_LOG, "chatstream.framelog.memory.MemoryFrameLog")
 BACKENDS = (DEFAULT_BACKEND, "chatstream.providers.scripted.ScriptedProvider")
 
 # Many proxies, nginx among them, cut a connection that was silent for a minute.
@@ -81,7 +83,7 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def _check_provider(alias: str, entry: ProviderEntry) -> Iterator[CheckMessage]:
+def _check_provider(alias: str, entry: BackendEntry) -> Iterator[CheckMessage]:
     where = f'CHATSTREAM["PROVIDERS"]["{alias}"]'
     path = entry["BACKEND"]
     try:
@@ -116,6 +118,55 @@ def _backend_hint(path: str) -> str:
     if near:
         return f"Did you mean '{near}'?"
     return f"chatstream's own are {' and '.join(BACKENDS)}."
+
+
+@register(TAG)
+def check_frame_log(**kwargs: Any) -> list[CheckMessage]:
+    """E006 and E007: a frame log that is unimportable or wrong. Others speak for themselves.
+
+    What a log's own ``check`` returns is passed on: W008 is frames in memory.
+    """
+    settings = current_settings()
+    if settings is None:
+        return []
+    where, entry = 'CHATSTREAM["FRAME_LOG"]', settings.FRAME_LOG
+    path = entry["BACKEND"]
+    try:
+        backend = _import(path)
+    except ImportError as exc:
+        near = nearest(path, FRAME_LOGS)
+        hint = f"Did you mean '{near}'?" if near else f"Known are {' and '.join(FRAME_LOGS)}."
+        message = f"{where}[\"BACKEND\"] '{path}' cannot be imported: {exc}."
+        return [Error(message, hint=hint, id="chatstream.E006")]
+    try:
+        log = backend(entry["OPTIONS"])
+    except ImproperlyConfigured as exc:
+        hint = "docs/settings.md lists the options of each frame log."
+        return [Error(str(exc), hint=hint, id="chatstream.E007")]
+    return list(log.check())
+
+
+@register(TAG)
+def check_sqlite(**kwargs: Any) -> list[CheckMessage]:
+    """W009: SQLite with options that lose writes to "database is locked"."""
+    alias = router.db_for_write(apps.get_model("chatstream", "Run"))
+    database: dict[str, Any] = django_settings.DATABASES.get(alias, {})
+    if not str(database.get("ENGINE", "")).endswith("sqlite3"):
+        return []
+    options = database.get("OPTIONS", {})
+    is_immediate = str(options.get("transaction_mode", "")).upper() == "IMMEDIATE"
+    is_wal = "wal" in str(options.get("init_command", "")).lower()
+    if is_immediate and is_wal:
+        return []
+    return [
+        Warning(
+            f'DATABASES["{alias}"] is SQLite without WAL and immediate transactions: concurrent '
+            'requests fail with "database is locked".',
+            hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE", "init_command": '
+            '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+            id="chatstream.W009",
+        )
+    ]
 
 
 @register(TAG)

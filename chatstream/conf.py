@@ -39,17 +39,18 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-__all__ = ["DEFAULT_MODEL", "ProviderEntry", "Settings", "nearest", "settings", "typed_options"]
+__all__ = ["DEFAULT_MODEL", "BackendEntry", "Settings", "nearest", "settings", "typed_options"]
 
 SETTING = "CHATSTREAM"
 DEFAULT_BACKEND = "chatstream.providers.openai.OpenAIProvider"
+DEFAULT_FRAME_LOG = "chatstream.framelog.database.DatabaseFrameLog"
 DEFAULT_MODEL = "gpt-4o-mini"
 
 T = TypeVar("T")
 
 
-class ProviderEntry(TypedDict):
-    """One value of ``PROVIDERS``: the dotted path of a provider class, and its options."""
+class BackendEntry(TypedDict):
+    """A value of ``PROVIDERS``, or ``FRAME_LOG``: a class's dotted path, and its options."""
 
     BACKEND: str
     OPTIONS: dict[str, Any]
@@ -62,7 +63,7 @@ class Options(dict[str, Any]):
         return f"<options: {', '.join(map(str, self)) or 'none'}>"
 
 
-def default_providers() -> dict[str, ProviderEntry]:
+def default_providers() -> dict[str, BackendEntry]:
     """Return the providers of a project that configures none: OpenAI, by ``OPENAI_API_KEY``.
 
     Without a key there is still an entry: ``manage.py check`` then says that the key is missing.
@@ -84,21 +85,31 @@ def with_environment(backend: str, options: Options) -> Options:
     return Options(options, **{option: value for option, value in values.items() if value})
 
 
+def default_frame_log() -> BackendEntry:
+    return {"BACKEND": DEFAULT_FRAME_LOG, "OPTIONS": {}}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings and their defaults; ``docs/settings.md`` explains each."""
 
-    PROVIDERS: dict[str, ProviderEntry] = field(default_factory=default_providers)
+    PROVIDERS: dict[str, BackendEntry] = field(default_factory=default_providers)
     HEARTBEAT: float = field(default=15.0, metadata={"above": 0})  # seconds
     ALLOW_ANONYMOUS: bool = False
     MAX_PROMPT_CHARS: int = field(default=32_000, metadata={"above": 0})
     MAX_HISTORY_CHARS: int = field(default=400_000, metadata={"above": 0})
     MAX_ANSWER_CHARS: int = field(default=1_000_000, metadata={"above": 0})
+    MAX_OPEN_RUNS: int = field(default=10, metadata={"above": 0})  # per owner
+    FRAME_LOG: BackendEntry = field(default_factory=default_frame_log)
+    ON_DISCONNECT: Literal["finish", "stop"] = "finish"
+    GRACE: float = field(default=30.0, metadata={"above": 0})  # seconds
+    LEASE: float = field(default=15.0, metadata={"least": 1})  # seconds
+    RETENTION: float = field(default=86_400.0, metadata={"above": 0})  # seconds
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """``ProviderEntry``, in the form that ``typed_options`` checks."""
+    """``BackendEntry``, in the form that ``typed_options`` checks."""
 
     BACKEND: str
     OPTIONS: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +123,9 @@ def load() -> Settings:
     given = getattr(django_settings, SETTING, {})
     if isinstance(given, Mapping) and isinstance(given.get("PROVIDERS"), Mapping):
         given = {**given, "PROVIDERS": _provider_entries(given["PROVIDERS"])}
+    if isinstance(given, Mapping) and "FRAME_LOG" in given:
+        entry = typed_options(_Entry, given["FRAME_LOG"], f'{SETTING}["FRAME_LOG"]')
+        given = {**given, "FRAME_LOG": {"BACKEND": entry.BACKEND, "OPTIONS": entry.OPTIONS}}
     return typed_options(Settings, given, SETTING)
 
 

@@ -13,12 +13,13 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar, cast
 
+from asgiref.sync import SyncToAsync
 from django.apps import apps
 
-__all__ = ["BackgroundLoop", "background_loop"]
+__all__ = ["BackgroundLoop", "background_loop", "server_loop", "serving_loop"]
 
 T = TypeVar("T")
 
@@ -98,6 +99,26 @@ class BackgroundLoop:
 def background_loop() -> BackgroundLoop:
     """Return the process's background loop."""
     return cast(BackgroundLoop, apps.get_app_config("chatstream").background_loop)  # type: ignore[attr-defined]
+
+
+def server_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that this code runs for: on it, or in a thread that it waits for.
+
+    None under WSGI.
+    """
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    local = SyncToAsync.threadlocal
+    if getattr(local, "main_event_loop_pid", None) != os.getpid():
+        return None
+    # asgiref never forgets: a WSGI thread that once ran an async view holds a loop that ended.
+    loop = cast(asyncio.AbstractEventLoop, local.main_event_loop)
+    return loop if loop.is_running() else None
+
+
+def serving_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop on which this process serves streams: the server's, or the background one."""
+    return server_loop() or background_loop().get()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import (
@@ -14,6 +16,7 @@ from django.core.exceptions import (
     RequestDataTooBig,
     SuspiciousOperation,
 )
+from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
@@ -23,6 +26,8 @@ from rest_framework.settings import api_settings
 from .core.outcomes import REFUSALS
 
 __all__ = ["Refused", "refusal_of", "refusal_response"]
+
+logger = logging.getLogger("chatstream")
 
 _CODES: dict[type[Exception], str] = {
     exceptions.NotAuthenticated: "not_authenticated",
@@ -72,6 +77,7 @@ class Refused(exceptions.APIException):
         field: str = "",
         retry_after: int | None = None,
         status: int | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, code)
         self.code = code
@@ -79,6 +85,7 @@ class Refused(exceptions.APIException):
         self.field = field
         self.retry_after = retry_after
         self.status_code = status or REFUSALS[code]
+        self.more = dict(more or {})  # further fields of the JSON
 
 
 def refusal_of(exc: Exception) -> Refused | None:
@@ -95,6 +102,9 @@ def refusal_of(exc: Exception) -> Refused | None:
     for kind, code in _CODES.items():
         if isinstance(exc, kind):
             return Refused(code, _own_words(exc) or _MESSAGES[code])
+    if isinstance(exc, OperationalError | InterfaceError):
+        logger.error("refused, for the database is out of reach: %s", exc)
+        return Refused("storage", "Answers cannot be stored at the moment.", retry_after=5)
     if isinstance(exc, exceptions.APIException):
         # A project's own: its status stays, and so does its code.
         codes = exc.get_codes()
@@ -122,6 +132,7 @@ def refusal_response(refused: Refused) -> Response:
         "message": refused.message,
         "retryable": refused.code in ("throttled", "busy", "storage"),
     }
+    error |= refused.more
     if refused.field:
         error["field"] = refused.field
     headers = {"Chatstream-Error": refused.code, "Cache-Control": "no-store"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from rest_framework import serializers
 
 from .conf import settings
+from .models import Conversation, Message
 
-__all__ = ["AskSerializer", "MessageSerializer"]
+__all__ = ["AskSerializer", "ConversationSerializer", "MessageSerializer"]
 
 
 class TextField(serializers.CharField):
@@ -43,15 +45,40 @@ class MessageSerializer(serializers.Serializer[dict[str, str]]):
 
 
 class AskSerializer(serializers.Serializer[dict[str, Any]]):
-    """A prompt, or the turns so far with the user's last."""
+    """What a run is asked to do.
+
+    A prompt, or the turns so far with the user's last; in a conversation a prompt, or an action on
+    one of its messages.
+    """
 
     prompt = TextField(required=False)
     messages = MessageSerializer(many=True, required=False, allow_empty=False)
+    conversation = TextField(required=False)
+    action = serializers.ChoiceField(
+        choices=["regenerate", "edit", "continue"],
+        required=False,
+        error_messages={"invalid_choice": "Expected regenerate, edit or continue."},
+    )
+    message = TextField(required=False)
     provider = TextField(required=False)
     model = TextField(required=False)
+    idempotency_key = TextField(required=False, max_length=200)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("prompt" in attrs) == ("messages" in attrs):
+        given = attrs.keys() & {"prompt", "messages", "conversation", "message"}
+        if (action := attrs.get("action")) is not None:
+            wanted = {"message", "prompt"} if action == "edit" else {"message"}
+            if given != wanted:
+                raise serializers.ValidationError(
+                    {"action": f"With {action}, send {' and '.join(sorted(wanted))} only."}
+                )
+        elif "message" in given:
+            raise serializers.ValidationError({"action": "Say what to do with the message."})
+        elif given >= {"conversation", "messages"}:
+            raise serializers.ValidationError(
+                {"messages": "A conversation has its own history: send a prompt."}
+            )
+        elif ("prompt" in given) == ("messages" in given):
             raise serializers.ValidationError({"prompt": "Send either prompt or messages."})
         messages = attrs.get("messages")
         if messages and messages[-1]["role"] != "user":
@@ -74,6 +101,23 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
                 f"{settings.MAX_HISTORY_CHARS} are taken."
             )
         return ""
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    """A conversation without its messages. ``leaf`` picks the branch that is shown."""
+
+    created_at = serializers.DateTimeField(read_only=True, default_timezone=UTC)
+    updated_at = serializers.DateTimeField(read_only=True, default_timezone=UTC)
+
+    class Meta:
+        model = Conversation
+        fields = ("id", "title", "leaf", "created_at", "updated_at")
+        read_only_fields = ("id",)
+
+    def validate_leaf(self, leaf: Message | None) -> Message | None:
+        if leaf is not None and (self.instance is None or leaf.conversation_id != self.instance.pk):
+            raise serializers.ValidationError("There is no such message in this conversation.")
+        return leaf
 
 
 def _json_type(data: Any) -> str:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import ChatStreamView
+from . import views
 
 __all__ = ["app_name", "urlpatterns"]
 
 app_name = "chatstream"
 
 urlpatterns = [
-    path("stream/", ChatStreamView.as_view(), name="stream"),
+    path("stream/", views.ChatStreamView.as_view(), name="stream"),
+    path("runs/", views.RunListView.as_view(), name="runs"),
+    path("runs/<str:run>/", views.RunView.as_view(), name="run"),
+    path("runs/<str:run>/stream/", views.RunStreamView.as_view(), name="run-stream"),
+    path("runs/<str:run>/stop/", views.RunStopView.as_view(), name="run-stop"),
+    path("conversations/", views.ConversationListView.as_view(), name="conversations"),
+    path(
+        "conversations/<str:conversation>/",
+        views.ConversationView.as_view(),
+        name="conversation",
+    ),
 ]

@@ -1,7 +1,8 @@
 """A reader of our streams over a raw socket, with an event-stream parser of its own.
 
 It shares no code with the product, so that both cannot be wrong in the same way. ``read`` reads
-an answer to its end; a ``Reader`` reads as far as a test wants, and leaves.
+an answer to its end; a ``Reader`` reads as far as a test wants, and leaves; a ``Visitor`` keeps
+cookies, so that what he began is his.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-__all__ = ["Answer", "Event", "Reader", "parse_events", "read", "stream_path"]
+__all__ = ["Answer", "Event", "Reader", "Visitor", "parse_events", "read", "stream_path"]
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -40,6 +41,7 @@ class Answer:
     status: int = 0
     version: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    cookies: list[str] = field(default_factory=list)  # each as ``name=value``
     body: bytes = b""
     is_whole: bool = False
     is_late: bool = False
@@ -53,6 +55,10 @@ class Answer:
     def messages(self) -> list[Any]:
         """The parsed data of the unnamed events: all that ``onmessage`` sees."""
         return [event.json for event in self.events if event.name == "message"]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
     @property
     def text(self) -> str:
@@ -161,6 +167,8 @@ class Reader:
         for line in lines[1:]:
             name, _, value = line.partition(":")
             self.answer.headers[name.lower()] = value.strip()
+            if name.lower() == "set-cookie":
+                self.answer.cookies.append(value.strip().split(";")[0])
         if self.answer.headers.get("transfer-encoding", "").lower() == "chunked":
             self._body_mode = "chunked"
         elif "content-length" in self.answer.headers:
@@ -169,6 +177,14 @@ class Reader:
         if self.method == "HEAD" or self.answer.status == 204:
             self._body_mode, self._left = "length", 0
         return self.answer
+
+    def read_events(self, count: int) -> list[Event]:
+        """Read until so many events came, or the body ended; return all that came."""
+        if not self.answer.status:
+            self.read_head()
+        while len(self.answer.events) < count and self.read_some():
+            pass
+        return self.answer.events
 
     def read_until(self, mark: bytes) -> bytes:
         """Read the body until ``mark`` is in it; return the body so far."""
@@ -264,3 +280,44 @@ def read(port: int, path: str, **options: Any) -> Answer:
         with contextlib.suppress(Exception):
             return reader.answer
         return Answer(is_late=True, ended_at=time.monotonic())
+
+
+class Visitor:
+    """A browser without a page: cookies come back with the next request, to whichever server.
+
+    The ports are those of servers on one database; a request goes to the first unless told.
+    """
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = ports
+        self.cookies: dict[str, str] = {}
+        self.post("/chat/conversations/", {})  # whereupon he has a session
+
+    def open(self, path: str, *, server: int = 0, **options: Any) -> Reader:
+        """Ask, and leave the reading to the caller; what is asked sets no cookie."""
+        headers = options.pop("headers", {}) | self._cookie()
+        return Reader(self.ports[server], path, headers=headers, **options)
+
+    def get(self, path: str, *, server: int = 0, **options: Any) -> Answer:
+        """Ask, and read to the end."""
+        return self._kept(self.open(path, server=server, **options))
+
+    def post(self, path: str, data: Any = None, *, server: int = 0, **options: Any) -> Answer:
+        """Post ``data`` as JSON, as a page of the site does; read to the end."""
+        return self.send("POST", path, data, server=server, **options)
+
+    def send(self, method: str, path: str, data: Any = None, **options: Any) -> Answer:
+        port = self.ports[options.get("server", 0)]
+        headers = {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}"}
+        body = json.dumps(data).encode() if data is not None else b"{}"
+        return self._kept(self.open(path, method=method, headers=headers, body=body, **options))
+
+    def _kept(self, reader: Reader) -> Answer:
+        with reader:
+            answer = reader.read_all()
+        self.cookies |= dict(cookie.split("=", 1) for cookie in answer.cookies)
+        return answer
+
+    def _cookie(self) -> dict[str, str]:
+        pairs = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        return {"Cookie": pairs} if pairs else {}

@@ -9,10 +9,12 @@ seconds, killed with its children. ``server.log`` is all that it wrote to stdout
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,21 @@ class Site:
         }
 
 
+def migrate(environment: dict[str, str]) -> None:
+    """Make the tables of the test project."""
+    argv = [PYTHON, "-m", "django", "migrate", "--skip-checks", "--verbosity", "0"]
+    subprocess.run(argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=True)
+
+
+@cache
+def migrated_file() -> Path:
+    """Return an SQLite database with the tables, made once: each server has a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="chatstream-migrated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    migrate(Site("http://127.0.0.1:1/v1").environment(folder))
+    return folder / "db.sqlite3"
+
+
 class Server:
     """One running server. Started by ``with``; ``port`` and ``log`` are there from then on."""
 
@@ -175,12 +193,18 @@ class Server:
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
 
+    @property
+    def database(self) -> Path:
+        """The SQLite file of a server without ``TESTSITE_DATABASE``."""
+        return Path(self._folder.name) / "db.sqlite3"
+
     def __enter__(self) -> Server:
         for module in self.launch.needs:
             if importlib.util.find_spec(module) is None:
                 missing_service(f"the server {self.name} needs the package {module}")
         self._folder = tempfile.TemporaryDirectory(prefix=f"chatstream-{self.name}-")
         self._log_path = Path(self._folder.name) / "server.log"
+        self._migrate()
         for attempt in range(3):
             # Another process may take the port between our asking and the server's binding.
             if self._start():
@@ -195,6 +219,13 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._folder.cleanup()
+
+    def _migrate(self) -> None:
+        environment = self.site.environment(Path(self._folder.name))
+        if "TESTSITE_DATABASE" in environment:
+            migrate(environment)
+        elif not Path(environment["TESTSITE_DB"]).exists():  # else another server's, to be shared
+            shutil.copy(migrated_file(), environment["TESTSITE_DB"])
 
     def _start(self) -> bool:
         with socket.create_server(("127.0.0.1", 0)) as free:

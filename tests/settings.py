@@ -1,4 +1,8 @@
-"""Django settings of the unit tests: SQLite in memory, the scripted provider, no key."""
+"""Django settings of the unit tests: SQLite, the scripted provider, no key."""
+
+import atexit
+import shutil
+import tempfile
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
@@ -28,7 +32,20 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+# A file, for the writer's thread has a connection of its own; the options of the demo.
+_folder = tempfile.mkdtemp(prefix="chatstream-tests-")
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": f"{_folder}/db.sqlite3",
+        "TEST": {"NAME": f"{_folder}/test.sqlite3"},
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # A hash of one round: the tests log users in, and test no password.

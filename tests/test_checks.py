@@ -12,6 +12,8 @@ from chatstream.gunicorn import worker_of
 
 OPENAI = "chatstream.providers.openai.OpenAIProvider"
 SCRIPTED = "chatstream.providers.scripted.ScriptedProvider"
+DATABASE_LOG = "chatstream.framelog.database.DatabaseFrameLog"
+MEMORY_LOG = "chatstream.framelog.memory.MemoryFrameLog"
 KEY = "sk-live-0123456789"
 
 
@@ -47,9 +49,11 @@ def test_every_message_has_an_id_and_a_hint():
         *found(HEARTBEET=1).values(),
         *found(PROVIDERS={}).values(),
         *found(**provider("x.Y")).values(),
+        *found(FRAME_LOG={"BACKEND": "x.Y"}, **provider()).values(),
+        *found(FRAME_LOG={"BACKEND": MEMORY_LOG}, **provider()).values(),
         *found().values(),
     ]
-    assert len(messages) == 4
+    assert len(messages) == 6
     assert all(message.hint and message.id.startswith("chatstream.") for message in messages)
 
 
@@ -108,6 +112,65 @@ def test_no_message_shows_a_key():
     messages |= found(**provider(OPENAI, api_key=[KEY]))
     assert messages
     assert KEY not in str(messages)
+
+
+# The frame log
+
+
+@pytest.mark.parametrize(
+    ("backend", "hint"),
+    [
+        ("chatstream.framelog.database.DatabaseFramelogs", f"Did you mean '{DATABASE_LOG}'?"),
+        ("chatstream.framelogs.memory.MemoryFrameLog", f"Did you mean '{MEMORY_LOG}'?"),
+        ("nonsense", f"Known are {DATABASE_LOG} and {MEMORY_LOG}."),
+    ],
+)
+def test_a_frame_log_that_cannot_be_imported_is_named_with_the_nearest(backend, hint):
+    message = found(FRAME_LOG={"BACKEND": backend}, **provider())["E006"]
+    assert f"'{backend}' cannot be imported" in message.msg
+    assert hint in message.hint
+
+
+def test_a_wrong_option_of_a_frame_log_is_reported():
+    frame_log = {"BACKEND": DATABASE_LOG, "OPTIONS": {"alias": "other"}}
+    messages = found(FRAME_LOG=frame_log, **provider())
+    assert list(messages) == ["E007"]
+    assert "does not know 'alias'" in messages["E007"].msg
+
+
+def test_frames_in_memory_are_reported():
+    assert list(found(FRAME_LOG={"BACKEND": MEMORY_LOG}, **provider())) == ["W008"]
+    assert found(FRAME_LOG={"BACKEND": DATABASE_LOG}, **provider()) == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"transaction_mode": "IMMEDIATE"},
+        {"transaction_mode": "DEFERRED", "init_command": "PRAGMA journal_mode=WAL"},
+        {"init_command": "PRAGMA journal_mode=WAL"},
+    ],
+)
+def test_sqlite_that_loses_writes_is_reported(settings, monkeypatch, options):
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", options)
+    assert 'DATABASES["default"]' in by_id(checks.check_sqlite())["W009"].msg
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        {"OPTIONS": {"transaction_mode": "immediate", "init_command": "pragma journal_mode=wal"}},
+        {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}},
+    ],
+)
+def test_a_database_that_takes_many_writers_is_fine(settings, monkeypatch, database):
+    for key, value in database.items():
+        monkeypatch.setitem(settings.DATABASES["default"], key, value)
+    assert checks.check_sqlite() == []
+
+
+# The project
 
 
 def test_rest_framework_must_be_installed(settings):

@@ -10,6 +10,7 @@ from django.test import override_settings
 from chatstream.conf import DEFAULT_MODEL, nearest, settings, typed_options
 
 OPENAI = "chatstream.providers.openai.OpenAIProvider"
+DATABASE_LOG = "chatstream.framelog.database.DatabaseFrameLog"
 KEY = "sk-live-0123456789"
 
 
@@ -32,6 +33,12 @@ def test_every_setting_has_a_default():
         assert settings.MAX_PROMPT_CHARS == 32_000
         assert settings.MAX_HISTORY_CHARS == 400_000
         assert settings.MAX_ANSWER_CHARS == 1_000_000
+        assert settings.MAX_OPEN_RUNS == 10
+        assert settings.ON_DISCONNECT == "finish"
+        assert settings.GRACE == 30.0
+        assert settings.LEASE == 15.0
+        assert settings.RETENTION == 86_400.0
+        assert settings.FRAME_LOG == {"BACKEND": DATABASE_LOG, "OPTIONS": {}}
 
 
 def test_a_project_without_the_setting_has_the_defaults(settings):
@@ -83,6 +90,11 @@ def test_options_of_a_provider_default_to_none_at_all():
         assert settings.PROVIDERS == {"default": {"BACKEND": "x.Y", "OPTIONS": {}}}
 
 
+def test_options_of_a_frame_log_default_to_none_at_all():
+    with override_settings(CHATSTREAM={"FRAME_LOG": {"BACKEND": "x.Y"}}):
+        assert settings.FRAME_LOG == {"BACKEND": "x.Y", "OPTIONS": {}}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -108,6 +120,21 @@ def test_options_of_a_provider_default_to_none_at_all():
             {"PROVIDERS": {"a": {"BACKEND": "x.Y", "OPTION": {}}}},
             "CHATSTREAM[\"PROVIDERS\"][\"a\"] does not know 'OPTION'. Did you mean 'OPTIONS'?",
         ),
+        ({"FRAME_LOG": "x.Y"}, 'CHATSTREAM["FRAME_LOG"] must be a dict, not a str.'),
+        ({"FRAME_LOG": {}}, "CHATSTREAM[\"FRAME_LOG\"] lacks 'BACKEND'."),
+        (
+            {"FRAME_LOG": {"BACKEND": "x.Y", "OPTION": {}}},
+            "CHATSTREAM[\"FRAME_LOG\"] does not know 'OPTION'. Did you mean 'OPTIONS'?",
+        ),
+        (
+            {"ON_DISCONNECT": "finnish"},
+            "CHATSTREAM[\"ON_DISCONNECT\"] must be 'finish' or 'stop', "
+            "not 'finnish' (did you mean 'finish'?).",
+        ),
+        ({"GRACE": 0}, 'CHATSTREAM["GRACE"] must be greater than 0, not 0.0.'),
+        ({"LEASE": 0.5}, 'CHATSTREAM["LEASE"] must be at least 1, not 0.5.'),
+        ({"RETENTION": -1}, 'CHATSTREAM["RETENTION"] must be greater than 0, not -1.0.'),
+        ({"MAX_OPEN_RUNS": 0}, 'CHATSTREAM["MAX_OPEN_RUNS"] must be greater than 0, not 0.'),
         (["HEARTBEAT"], "CHATSTREAM must be a dict, not a list of str."),
     ],
 )
@@ -128,6 +155,10 @@ def test_a_name_like_no_other_is_refused_with_all_that_are_known():
         {"PROVIDERS": {"default": {"BACKEND": "x.Y", "OPTIONS": KEY}}},
         {"PROVIDERS": {"default": {"BACKEND": "x.Y", "OPTIONS": [KEY]}}},
         {"HEARTBEAT": KEY},
+        {"ON_DISCONNECT": KEY},
+        {"FRAME_LOG": KEY},
+        {"FRAME_LOG": {"BACKEND": [KEY]}},
+        {"FRAME_LOG": {"BACKEND": "x.Y", "OPTIONS": KEY}},
         KEY,
     ],
 )

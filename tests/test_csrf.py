@@ -26,7 +26,7 @@ JSON = "application/json"
 SAME = {"sec-fetch-site": "same-origin", "origin": "http://testserver"}
 TOKEN = _get_new_csrf_string()
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.usefixtures("runs")
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,11 @@ def test_every_setting_and_option_is_documented(options):
 
 
 def test_every_check_is_documented_and_no_other():
-    sources = [Path(checks.__file__), *(ROOT / "chatstream" / "providers").glob("*.py")]
+    backends = (ROOT / "chatstream" / folder for folder in ("providers", "framelog"))
+    sources = [
+        Path(checks.__file__),
+        *(path for folder in backends for path in folder.glob("*.py")),
+    ]
     ids = {
         found for path in sources for found in re.findall(r"chatstream\.[EW]\d+", path.read_text())
     }

@@ -11,19 +11,22 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chatstream"
 # A module may import what stands before it. A package's own `__init__` comes after its members.
 HOUSE = """
 FLOOR 0, pure
-    core.outcomes  core.upstream  core.requests  core.frames
+    core.outcomes  core.upstream  core.requests  core.frames  core.answers
     core.sse  core.shortcut  core.chunks  core.framer  core
 FLOOR 1, what the rest is made of
-    conf  loop
+    conf  ids  loop  writer  signals  models
     providers.base  providers.deadlines  providers.transport  providers.reading
     providers.openai  providers.scripted  providers.sources  providers
+    framelog.base  framelog.memory  framelog.database  framelog
     wire.base  wire.native  wire
 FLOOR 2, the heart
-    relay  pump
+    relay  pump  feeds  ledger  live  engine  conversations  runs
 FLOOR 3, the web
-    responses  refusals  negotiation  permissions  throttling  serializers  views  urls
+    streaming  responses  refusals  negotiation  owners  permissions  throttling  serializers
+    views.links  views.base  views.following  views.starting
+    views.runs  views.stream  views.conversations  views  urls
 FLOOR 4, glue nobody imports
-    gunicorn  checks  apps  testing  management
+    gunicorn  checks  apps  testing  management  migrations
 """
 
 # What the pure floor may use of the world: no clock, no files, no sockets, no threads.

@@ -14,16 +14,19 @@ from django.test import Client, RequestFactory
 from rest_framework import exceptions, serializers
 from rest_framework.permissions import AllowAny, BasePermission, IsAdminUser
 
+from chatstream.models import Run
 from chatstream.providers import get_provider
 from chatstream.providers.base import Provider
 from chatstream.refusals import Refused
-from chatstream.responses import EventStreamResponse
 from chatstream.serializers import AskSerializer
 from chatstream.views import ChatStreamView
 from tests.asking import asked, body_of, configured, is_answer, refusal
 
 RULES = {"role": "system", "content": "Be kind."}
 USER = {"role": "user", "content": "hi"}
+
+
+pytestmark = pytest.mark.usefixtures("runs")
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +153,18 @@ def test_a_serializer_may_take_more_fields_and_the_hooks_see_them() -> None:
     refusal(ask(Toned, {"prompt": "hi", "tone": "loud"}), 400, "invalid", "tone")
 
 
+def test_a_field_may_be_of_any_type() -> None:
+    class Dated(ChatStreamView):
+        class serializer_class(AskSerializer):
+            day = serializers.DateField()
+
+        def get_messages(self, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+            return [{"role": "user", "content": f"{data['prompt']} {data['day']:%d.%m.}"}]
+
+    assert is_answer(ask(Dated, {"prompt": "hi", "day": "2026-02-01"}))
+    assert asked()[0].messages[0]["content"] == "hi 01.02."
+
+
 # Who may ------------------------------------------------------------------------------------------
 
 
@@ -194,6 +209,13 @@ def test_a_permission_of_its_own_replaces_allow_anonymous() -> None:
 
     with configured(ALLOW_ANONYMOUS=False):
         assert is_answer(ask(ForAll))
+
+
+def test_users_without_a_primary_key_do_not_own_runs_together() -> None:
+    for _ in range(2):
+        assert is_answer(ask(ChatStreamView, user=User(username="service")))
+    first, second = Run.objects.values_list("owner", flat=True)
+    assert first != second
 
 
 # Hooks that refuse, and hooks that fail -----------------------------------------------------------
@@ -268,14 +290,15 @@ def test_a_bug_in_a_hook_is_reported_as_itself(hook: str, error: type[Exception]
 # The response -------------------------------------------------------------------------------------
 
 
-def test_stream_may_be_wrapped() -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_follow_may_be_wrapped(method: str) -> None:
     class Counted(ChatStreamView):
-        def stream(self, request: Any, source: Any, *, has_ids: bool) -> EventStreamResponse:
-            response = super().stream(request, source, has_ids=has_ids)
+        def follow(self, run: Run, after: int, **options: Any) -> Any:
+            response = super().follow(run, after, **options)
             response["X-Quota-Left"] = "3"
             return response
 
-    response = ask(Counted)
+    response = ask(Counted, method=method)
     assert response["X-Quota-Left"] == "3"
     assert is_answer(response)
 

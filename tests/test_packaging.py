@@ -300,6 +300,18 @@ def newcomer(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Newcom
     return Newcomer(project, env, server, client)
 
 
+def reconnect(url: str, cookie: str, answer: str) -> int:
+    """Come back as a browser does that has seen the whole answer; return the status."""
+    last_id = re.findall(r"^id: (.+)$", answer, re.MULTILINE)[-1]
+    headers = {
+        "Cookie": cookie.split(";")[0],
+        "Last-Event-ID": last_id,
+        "Sec-Fetch-Site": "same-origin",
+    }
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as again:
+        return again.status
+
+
 def test_the_quick_start_works_by_copy_and_paste(newcomer):
     project, env = newcomer.project, newcomer.env
     assert "no issues" in run("python", "manage.py", "check", cwd=project, env=env)
@@ -312,11 +324,13 @@ def test_the_quick_start_works_by_copy_and_paste(newcomer):
             urllib.request.urlopen(address + path, timeout=30) as response,
         ):
             answer = response.read().decode()
+            reconnected = reconnect(address + path, response.headers["Set-Cookie"], answer)
         asked = run("python", "manage.py", "chatstream_ask", "Hello", cwd=project, env=env)
     assert "completed" in asked
     assert answer.startswith(": open\nretry: 1000\n")
     assert '{"text": "' in answer
     assert answer.endswith(DONE)
+    assert reconnected == 204
 
 
 def test_the_readmes_other_provider_is_accepted_too(newcomer):

@@ -1,4 +1,4 @@
-"""``EventStreamResponse`` behind Django's own handlers, WSGI and ASGI."""
+"""The responses that stream, behind Django's own handlers, WSGI and ASGI."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,14 @@ from django.test import AsyncClient, Client
 from django.urls import path
 from django.utils.decorators import sync_and_async_middleware
 
+from chatstream.core.frames import Frame, Kind
 from chatstream.core.outcomes import RunError
 from chatstream.core.requests import RunRequest
 from chatstream.providers import get_provider
 from chatstream.providers.deadlines import Deadlines
 from chatstream.providers.sources import ProviderSource
-from chatstream.responses import EventStreamResponse, close_connections
+from chatstream.responses import EventStreamResponse, RunStreamResponse, close_connections
+from chatstream.runs import start_run
 from chatstream.testing import (
     StreamEvent,
     aread_events,
@@ -35,6 +37,7 @@ from chatstream.testing import (
     text_of,
 )
 from chatstream.wire.native import NativeFormat
+from tests.asking import configured
 
 WAIT = 10  # seconds that a test waits for what must come soon
 
@@ -633,6 +636,111 @@ def test_a_middleware_that_wraps_the_content_works(ask, settings, make):
     _, _, body = ask(view)
     assert b"HEL" in body
     assert body.endswith(b'DATA: {"DONE": TRUE}\n\n')
+
+
+# Runs: the response is one reader of many
+
+HELLO = ["Hel", {"reasoning": "hm"}, "lo"]  # texts that adjoin could become one frame
+
+
+@pytest.fixture
+def running(runs):
+    """Return a function: start a run that plays the script, and return its id."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*script, **settings):
+            script = [*script, {"finish_reason": "stop"}]
+            providers = {"default": {"script": script}}
+            stack.enter_context(configured(providers=providers, **settings))
+            return start_run(RunRequest(messages=[]), owner="user:1")[0].pk
+
+        yield run
+
+
+def numbers(body: bytes) -> list[int]:
+    return [int(event.id.split(":")[1]) for event in parse_events(body)]
+
+
+def test_a_run_streams_on_every_server(ask, running):
+    _, _, body = ask(lambda request: RunStreamResponse(running(*HELLO)))
+    assert (joined(body), ending(body), numbers(body)) == ("Hello", "done", [2, 4, 6])
+
+
+def test_a_run_is_read_from_a_number_on(ask, running):
+    _, _, body = ask(lambda request: RunStreamResponse(running(*HELLO), after=2))
+    assert (joined(body), ending(body), numbers(body)) == ("lo", "done", [4, 6])
+
+
+def test_what_is_told_is_all_that_is_sent(ask):
+    told = [Frame(0, Kind.TEXT, {"text": "Hello"}), Frame(9, Kind.DONE, {})]
+    _, _, body = ask(lambda request: RunStreamResponse("r1", told=told))
+    assert body == (
+        b': open\nretry: 1000\ndata: {"text": "Hello"}\n\nid: r1:9\ndata: {"done": true}\n\n'
+    )
+
+
+def test_a_run_that_is_silent_gets_heartbeats(ask, running):
+    _, _, body = ask(lambda request: RunStreamResponse(running("a", 0.4, "b", HEARTBEAT=0.05)))
+    first, second = body.index(b'"a"'), body.index(b'"b"')
+    assert body[first:second].count(b": ping\n") >= 2
+    assert ending(body) == "done"
+
+
+def test_head_of_a_run_sends_nothing(ask, running):
+    status, _, body = ask(lambda request: RunStreamResponse(running("a")), "HEAD")
+    assert (status, body) == ("200", b"")
+
+
+def test_a_run_that_does_not_exist_ends_as_expired(ask, runs):
+    _, _, body = ask(lambda request: RunStreamResponse("0" * 26))
+    assert ending(body) == "expired"
+
+
+def test_a_wire_format_that_fails_costs_its_own_stream_alone(ask, running, caplog):
+    class Broken(NativeFormat):
+        def encode(self, frames):
+            if any(frame.kind == "text" for frame in frames):
+                raise ValueError("a bug of ours")
+            return super().encode(frames)
+
+    run = []
+
+    def view(request):
+        run.append(run[0] if run else running("a"))
+        return RunStreamResponse(run[0], wire=Broken() if len(run) == 1 else None)
+
+    assert ending(ask(view)[2]) == "internal"
+    assert "a bug of ours" in caplog.text
+    if ask.server == "wsgi":  # under ASGI the run's loop has ended with the test's first request
+        assert ending(ask(view)[2]) == "done"
+
+
+def test_a_reader_that_leaves_a_run_under_wsgi_does_not_end_it(running):
+    run = running("Hel", 0.3, "lo")
+    response = RunStreamResponse(run)
+    parts = iter(response)
+    assert b"Hel" in next(parts) + next(parts)
+    response.close()
+    assert (joined(body := b"".join(RunStreamResponse(run))), ending(body)) == ("Hello", "done")
+
+
+async def test_a_reader_that_leaves_a_run_under_asgi_does_not_end_it(serve, running):
+    run = []
+
+    def view(request):
+        run.append(run[0] if run else running("Hel", 0.3, "lo"))
+        return RunStreamResponse(run[0])
+
+    serve(view)
+    communicator = await communicate()
+    body = b""
+    await communicator.receive_output(WAIT)
+    while b"Hel" not in body:
+        body += (await communicator.receive_output(WAIT)).get("body", b"")
+    await communicator.send_input({"type": "http.disconnect"})
+    await communicator.wait(WAIT)
+    _, _, body = await ask_asgi()
+    assert (joined(body), ending(body)) == ("Hello", "done")
 
 
 # Database connections

@@ -1,11 +1,15 @@
 """The helpers for users' tests: they read what came, and tell what breaks the contract."""
 
+import json
+
 import pytest
 from django.http import HttpResponse
 
 from chatstream.core.chunks import Delta
 from chatstream.core.framer import Framer
-from chatstream.core.outcomes import ERRORS, RunError
+from chatstream.core.outcomes import ERRORS, RunError, error_data
+from chatstream.framelog import get_frame_log
+from chatstream.ledger import prune
 from chatstream.responses import EventStreamResponse
 from chatstream.testing import (
     ScriptedProvider,
@@ -17,6 +21,7 @@ from chatstream.testing import (
     text_of,
 )
 from chatstream.wire.native import NativeFormat
+from tests.asking import URL, configured
 
 CHUNKS = [Delta("Hel", has_choice=True), Delta("lo"), Delta(finish_reason="stop", has_choice=True)]
 HEAD = b": open\nretry: 1000\n"
@@ -79,6 +84,37 @@ def test_the_contract_holds_for_every_ending(all_events, has_opening_block, code
     assert assert_stream_contract(body)
 
 
+def error(code):
+    return f"data: {json.dumps({'error': error_data(code)})}\n\n".encode()
+
+
+@pytest.mark.parametrize("code", ["storage", "expired", "stalled", "internal"])
+def test_an_error_of_one_connection_has_no_id(code):
+    assert assert_stream_contract(HEAD + b"id: r:2\n" + TEXT + error(code))
+    assert assert_stream_contract(HEAD + error(code))
+
+
+@pytest.mark.parametrize("end", [DONE, error("interrupted")])
+def test_the_text_of_a_pruned_answer_has_no_id(end):
+    finish = b'id: r:8\nevent: finish\ndata: {"outcome": "completed"}\n\n'
+    assert assert_stream_contract(HEAD + TEXT + b"id: r:9\n" + end)
+    assert assert_stream_contract(HEAD + TEXT + finish + b"id: r:9\n" + end)
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("query", [{}, {"events": "all"}])
+def test_the_contract_holds_for_a_run_read_and_resumed(client, query):
+    with configured():
+        events = assert_stream_contract(client.post(URL, {"prompt": "hi"}, query_params=query))
+        own = {"sec-fetch-site": "same-origin"}
+        for number, event in enumerate(events[:-1], 1):
+            rest = client.get(URL, query, headers={**own, "last-event-id": event.id})
+            assert assert_stream_contract(rest) == events[number:]
+        prune(get_frame_log(), retention=-1)
+        whole = client.get(URL, query, headers={**own, "last-event-id": event.id[:26] + ":0"})
+        assert text_of(assert_stream_contract(whole)) == text_of(events)
+
+
 BROKEN = {
     "no head": TEXT + DONE,
     "a head that is a block of its own": HEAD + b"\n" + TEXT + DONE,
@@ -110,7 +146,9 @@ BROKEN = {
     "ids that stand still": HEAD + b"id: r:2\n" + TEXT + b"id: r:2\n" + DONE,
     "ids of two runs": HEAD + b"id: r:1\n" + TEXT + b"id: s:2\n" + DONE,
     "an id of another shape": HEAD + b"id: 1\n" + TEXT + b"id: 2\n" + DONE,
-    "ids on some events": HEAD + TEXT + b"id: r:2\n" + DONE,
+    "ids on some events": HEAD + TEXT + b"id: r:2\n" + TEXT + b"id: r:3\n" + DONE,
+    "an end without its id": HEAD + b"id: r:2\n" + TEXT + DONE,
+    "an error of the run without its id": HEAD + b"id: r:2\n" + TEXT + error("filtered"),
 }
 
 

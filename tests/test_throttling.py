@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,17 @@ from django.test import Client, override_settings
 from django.urls import path
 from rest_framework.throttling import AnonRateThrottle, BaseThrottle, ScopedRateThrottle
 
+from chatstream.models import Run
+from chatstream.testing import parse_events
 from chatstream.throttling import RunThrottle
 from chatstream.views import ChatStreamView
 from tests.asking import URL, asked, body_of, configured, is_answer, refusal
+from tests.conftest import end_runs
 
 RATE = 2
+OWN = {"sec-fetch-site": "same-origin"}
+
+pytestmark = pytest.mark.usefixtures("runs")
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +36,19 @@ def two_a_day(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cache.clear()
 
 
-def get(client: Client, url: str = URL, **extra: Any) -> Any:
-    return client.get(url, {"prompt": "hi"}, **extra)
+def get(client: Client, url: str = URL, *, query: Any = None, **headers: str) -> Any:
+    """Ask as a page of this site does; headers are given by their names in snake case."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get(url, {"prompt": "hi", **(query or {})}, headers={**OWN, **named})
 
 
-def use_up(client: Client, url: str = URL, **extra: Any) -> None:
+def head(client: Client, url: str = URL) -> Any:
+    return client.head(url, {"prompt": "hi"}, headers=OWN)
+
+
+def use_up(client: Client, url: str = URL) -> None:
     for _ in range(RATE):
-        assert is_answer(get(client, url, **extra))
+        assert is_answer(get(client, url))
     asked().clear()
 
 
@@ -51,7 +64,7 @@ def test_the_answer_after_the_last_is_refused_with_the_time_to_wait() -> None:
     client = Client()
     use_up(client)
     check_throttled(get(client))
-    check_throttled(get(client, headers={"accept": "text/event-stream"}))
+    check_throttled(get(client, accept="text/event-stream"))
     check_throttled(client.post(URL, {"prompt": "hi"}, content_type="application/json"))
 
 
@@ -76,7 +89,7 @@ def test_head_says_that_get_was_throttled_for_as_long_as_it_is() -> None:
     use_up(client)
     check_throttled(get(client))
     for _ in range(3):
-        response = client.head(URL, {"prompt": "hi"})
+        response = head(client)
         assert response.status_code == 429
         assert response["Chatstream-Error"] == "throttled"
         assert int(response["Retry-After"]) > 0
@@ -85,12 +98,46 @@ def test_head_says_that_get_was_throttled_for_as_long_as_it_is() -> None:
 
 def test_a_reconnect_neither_counts_nor_is_refused() -> None:
     client = Client()
-    reconnect = {"headers": {"last-event-id": "a:1"}}
+    events = parse_events(body_of(get(client)))
     for _ in range(RATE * 2):
-        assert get(client, **reconnect).status_code == 204
-    use_up(client)
-    assert get(client, **reconnect).status_code == 204
+        assert get(client, last_event_id=events[-1].id).status_code == 204
+        assert is_answer(get(client, last_event_id=events[0].id))
+    assert is_answer(get(client))
+    asked().clear()
+    check_throttled(get(client))
+    assert get(client, last_event_id=events[-1].id).status_code == 204
+    assert is_answer(get(client, last_event_id=events[0].id))
     assert asked() == []
+
+
+def test_a_reconnect_that_is_refused_does_not_count() -> None:
+    client = Client()
+    for _ in range(RATE * 2):
+        refusal(get(client, last_event_id=f"{'0' * 26}:1"), 404, "not_found")
+        refusal(get(client, last_event_id="a:1"), 400, "invalid")
+    use_up(client)
+
+
+def test_a_key_that_came_before_neither_counts_nor_is_refused() -> None:
+    client = Client()
+    for _ in range(RATE * 2):
+        assert is_answer(get(client, query={"key": "a"}))
+    assert is_answer(get(client, query={"key": "b"}))
+    assert len(asked()) == 2
+    asked().clear()
+    check_throttled(get(client, query={"key": "c"}))
+    assert is_answer(get(client, query={"key": "a"}))
+    assert asked() == []
+
+
+def test_what_is_refused_as_invalid_does_not_count() -> None:
+    client = Client()
+    for _ in range(RATE * 2):
+        refusal(get(client, query={"prompt": ""}), 400, "invalid", "prompt")
+        refusal(get(client, query={"prompt": "x" * 3000}), 413, "too_large", "prompt")
+        refusal(get(client, query={"provider": "none"}), 400, "invalid", "provider")
+        refusal(get(client, query={"model": "none"}), 400, "invalid", "model")
+    use_up(client)
 
 
 def test_a_post_cannot_pass_as_a_reconnect() -> None:
@@ -106,17 +153,15 @@ def test_addresses_are_counted_apart() -> None:
     check_throttled(get(Client(REMOTE_ADDR="192.0.2.1")))
 
 
-@pytest.mark.django_db
 def test_users_are_counted_apart_wherever_they_are() -> None:
-    own = {"headers": {"sec-fetch-site": "same-origin"}}
     here, there, other = Client(), Client(REMOTE_ADDR="192.0.2.1"), Client()
     ada = User.objects.create_user("ada")
     here.force_login(ada)
     there.force_login(ada)
     other.force_login(User.objects.create_user("bob"))
-    use_up(here, **own)
-    check_throttled(get(there, **own))
-    use_up(other, **own)
+    use_up(here)
+    check_throttled(get(there))
+    use_up(other)
     use_up(Client())
 
 
@@ -125,8 +170,7 @@ def test_who_may_not_ask_at_all_does_not_use_up_an_addresss_share() -> None:
         for _ in range(RATE * 2):
             refusal(get(Client()), 401, "not_authenticated")
     for _ in range(RATE * 2):
-        evil = {"headers": {"sec-fetch-site": "cross-site"}}
-        refusal(get(Client(), **evil), 403, "forbidden")
+        refusal(get(Client(), sec_fetch_site="cross-site"), 403, "forbidden")
     use_up(Client())
 
 
@@ -135,6 +179,48 @@ def test_without_a_rate_there_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(RunThrottle, "THROTTLE_RATES", rates)
         for _ in range(RATE * 2):
             assert is_answer(get(Client()))
+
+
+# How many at a time -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slowly(runs: None) -> Iterator[None]:
+    """An answer takes a minute; an owner may have two open runs."""
+    script = ["a", 60, {"finish_reason": "stop"}]
+    with configured(providers={"default": {"script": script}}, MAX_OPEN_RUNS=2):
+        yield
+        end_runs()
+
+
+@pytest.fixture
+def no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunThrottle, "THROTTLE_RATES", {})
+
+
+@pytest.mark.usefixtures("no_rate", "slowly")
+def test_an_owner_has_max_open_runs_and_not_one_more() -> None:
+    client = Client()
+    for _ in range(2):
+        assert get(client).status_code == 200
+    response = get(client)
+    assert response.status_code == 429
+    error = json.loads(body_of(response))["error"]
+    assert (error["code"], error["retryable"]) == ("busy", True)
+    assert error["retry_after"] == int(response["Retry-After"]) > 0
+    assert get(Client()).status_code == 200
+
+
+@pytest.mark.usefixtures("no_rate", "slowly")
+def test_a_run_that_was_stopped_makes_room_for_another() -> None:
+    client = Client()
+    answers = [get(client) for _ in range(2)]
+    assert get(client).status_code == 429
+    run = Run.objects.earliest("pk").pk
+    assert client.post(f"/chat/runs/{run}/stop/").status_code == 202
+    body = body_of(answers[0])
+    assert parse_events(body)[-1].data["error"]["code"] == "stopped"
+    assert get(client).status_code == 200
 
 
 # Throttles of a project ---------------------------------------------------------------------------
@@ -190,10 +276,10 @@ urlpatterns = [
 def test_a_throttle_of_drf_serves_as_well(url: str) -> None:
     client = Client()
     for _ in range(RATE * 2):
-        assert client.head(url, {"prompt": "hi"}).status_code == 200
+        assert head(client, url).status_code == 200
     use_up(client, url)
     check_throttled(get(client, url))
-    assert client.head(url, {"prompt": "hi"})["Chatstream-Error"] == "throttled"
+    assert head(client, url)["Chatstream-Error"] == "throttled"
 
 
 @override_settings(ROOT_URLCONF=__name__)

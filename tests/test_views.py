@@ -12,18 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncClient, Client, override_settings
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
+from chatstream.framelog import get_frame_log
+from chatstream.ledger import prune
+from chatstream.models import Run
+from chatstream.testing import parse_events, text_of
 from chatstream.views import ChatStreamView
 from tests.asking import DONE, URL, asked, body_of, configured, is_answer, refusal
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = b'data: {"text": "Hello, w\\u00f6rld\\n"}\n\n'
-PLAIN = b": open\nretry: 1000\n" + TEXT + DONE
+OPENING = b": open\nretry: 1000\n"
+
+OWN = {"sec-fetch-site": "same-origin"}
+
+# For tests that ask a model; all others show that what is refused needs no database.
+starts_runs = pytest.mark.usefixtures("runs")
 
 ACCEPTS = ["text/event-stream", "text/html", "*/*", "nonsense", "", "image/png;q=1, */*;q=0"]
 
@@ -36,12 +46,28 @@ def anonymous_site() -> Iterator[None]:
 
 @pytest.fixture
 def client() -> Client:
-    """A client without a session: no request of these tests is refused for its origin."""
-    return Client()
+    """A browser on a page of this site: no request of these tests is refused for its origin."""
+    return Client(headers=OWN)
 
 
 def post(client: Client, data: Any, **extra: Any) -> Any:
     return client.post(URL, data, content_type=JSON, **extra)
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    return User.objects.create_user("ada", password="lovelace")
+
+
+def frames_of(run: str, after: int = 0) -> bytes:
+    """Return the bytes of the frames after ``after``; numbers 1 and 3 are start and finish."""
+    frames = {2: TEXT, 4: DONE}
+    return b"".join(b"id: %b:%d\n%b" % (run.encode(), n, frames[n]) for n in frames if n > after)
+
+
+def newest_run() -> str:
+    """Return the id of the run that was started last."""
+    return str(Run.objects.latest("pk").pk)
 
 
 # Answers ------------------------------------------------------------------------------------------
@@ -51,6 +77,7 @@ def multipart(data: dict[str, Any]) -> bytes:
     return encode_multipart(BOUNDARY, data)
 
 
+@starts_runs
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
@@ -71,26 +98,21 @@ def test_a_post_is_answered_in_exactly_these_bytes(
     assert response["Cache-Control"] == "no-cache, no-transform"
     assert response["X-Accel-Buffering"] == "no"
     assert "Chatstream-Error" not in response
-    assert body_of(response) == PLAIN
+    assert body_of(response) == OPENING + frames_of(newest_run())
     assert [request.messages for request in asked()] == [[{"role": "user", "content": "hi"}]]
 
 
+@starts_runs
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_a_get_has_ids_and_an_opening_block_whatever_accept_says(
-    client: Client, accept: str
-) -> None:
+def test_a_get_has_an_opening_block_whatever_accept_says(client: Client, accept: str) -> None:
     body = body_of(client.get(URL, {"prompt": "hi"}, headers={"accept": accept}))
-    pattern = (
-        rb": open\nretry: 1000\n"
-        rb'id: ([0-9a-zA-Z_-]+):0\ndata: \{"text": ""\}\n\n'
-        rb"id: \1:(\d+)\n" + re.escape(TEXT) + rb"id: \1:(\d+)\n" + re.escape(DONE)
-    )
-    found = re.fullmatch(pattern, body)
-    assert found, body
-    assert 0 < int(found[2]) < int(found[3])
+    run = newest_run()
+    first = b'id: %b:0\ndata: {"text": ""}\n\n' % run.encode()
+    assert body == OPENING + first + frames_of(run)
     assert asked()[0].messages == [{"role": "user", "content": "hi"}]
 
 
+@starts_runs
 def test_the_token_of_the_ids_is_new_for_every_answer_and_cannot_be_guessed(client: Client) -> None:
     bodies = [body_of(client.get(URL, {"prompt": "hi"})) for _ in range(3)]
     tokens = {re.search(rb"id: (.+):0\n", body)[1] for body in bodies}  # type: ignore[index]
@@ -98,6 +120,7 @@ def test_the_token_of_the_ids_is_new_for_every_answer_and_cannot_be_guessed(clie
     assert all(len(token) >= 16 for token in tokens)
 
 
+@starts_runs
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_all_events_are_named_only_for_who_asks(client: Client, method: str) -> None:
     script = [{"reasoning": "hm"}, "a", {"finish_reason": "length"}]
@@ -110,8 +133,7 @@ def test_all_events_are_named_only_for_who_asks(client: Client, method: str) -> 
         events = [re.sub(r"(?m)^(: .*|retry: .*|id: .*)\n", "", block) for block in blocks]
         start = re.fullmatch(r"event: start\ndata: (.+)", events[1 if method == "GET" else 0])
         assert start
-        assert json.loads(start[1]).keys() == {"run", "model"}
-        assert json.loads(start[1])["model"] == "scripted"
+        assert json.loads(start[1]) == {"run": newest_run(), "model": "scripted"}
         finish = '{"outcome": "truncated", "finish_reason": "length"}'
         assert events[-4:] == [
             'event: reasoning\ndata: {"text": "hm"}',
@@ -123,22 +145,14 @@ def test_all_events_are_named_only_for_who_asks(client: Client, method: str) -> 
         assert not any(b"event:" in body for body in others)
 
 
-@pytest.mark.parametrize("last_id", ["abc:3", "0", "garbage \xff", "x" * 500])
-@pytest.mark.parametrize("query", [{"prompt": "hi"}, {}, {"prompt": "x" * 5000}])
-def test_a_reconnect_gets_204_and_buys_nothing(
-    client: Client, last_id: str, query: dict[str, str]
-) -> None:
-    response = client.get(URL, query, headers={"last-event-id": last_id})
-    assert response.status_code == 204
-    assert body_of(response) == b""
-    assert asked() == []
-
-
+@starts_runs
 async def test_an_asgi_client_gets_the_same_bytes() -> None:
     client = AsyncClient()
     response = await client.post(URL, {"prompt": "hi"}, content_type=JSON)
-    assert b"".join([part async for part in response]) == PLAIN
-    response = await client.get(URL, {"prompt": "hi"})
+    body = b"".join([part async for part in response])
+    run = await sync_to_async(newest_run)()
+    assert body == OPENING + frames_of(run)
+    response = await client.get(URL, {"prompt": "hi"}, headers=OWN)
     assert b"".join([part async for part in response]).endswith(DONE)
 
 
@@ -147,6 +161,7 @@ async def test_an_asgi_client_is_refused_in_json() -> None:
     refusal(response, 400, "invalid", "prompt")
 
 
+@starts_runs
 @pytest.mark.parametrize(
     "prompt", ["a\nb\r\n", " padded ", "data: x\n\n", "\u2028\U0001f600", "\x01\x7f", "x&y=z+ %"]
 )
@@ -162,6 +177,7 @@ def test_a_prompt_reaches_the_model_as_it_was_sent(client: Client, prompt: str) 
     assert sent == [prompt] * 3
 
 
+@starts_runs
 def test_a_history_reaches_the_model_with_nothing_but_roles_and_contents(client: Client) -> None:
     messages = [
         {"role": "user", "content": "a", "name": "root"},
@@ -170,6 +186,163 @@ def test_a_history_reaches_the_model_with_nothing_but_roles_and_contents(client:
     ]
     assert is_answer(post(client, {"messages": messages}))
     assert asked()[0].messages == [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+# Reconnects ---------------------------------------------------------------------------------------
+
+NOBODYS = "0" * 26
+QUERIES = [{"prompt": "hi"}, {}, {"prompt": "x" * 5000}]
+
+
+@pytest.fixture
+def run(client: Client, runs: None) -> str:
+    """The id of a run that the client has read to its end. The model was asked nothing since."""
+    assert is_answer(client.get(URL, {"prompt": "hi"}))
+    asked().clear()
+    return newest_run()
+
+
+def reconnect(client: Client, last_id: str, query: Any = None, method: str = "GET") -> Any:
+    query = {"prompt": "hi"} if query is None else query
+    send = client.get if method == "GET" else client.head
+    return send(URL, query, headers={**OWN, "last-event-id": last_id})
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("after", range(4))
+def test_a_reconnect_gets_what_it_lacks_and_buys_nothing(
+    client: Client, run: str, after: int, query: dict[str, str]
+) -> None:
+    response = reconnect(client, f"{run}:{after}", query)
+    assert body_of(response) == OPENING + frames_of(run, after)
+    assert asked() == []
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_reconnect_after_the_end_gets_204_and_buys_nothing(
+    client: Client, run: str, query: dict[str, str]
+) -> None:
+    response = reconnect(client, f"{run}:4", query)
+    assert response.status_code == 204
+    assert body_of(response) == b""
+    assert asked() == []
+
+
+@starts_runs
+def test_a_reader_that_was_cut_off_goes_on_where_it_was(client: Client) -> None:
+    script = ["a", 0.3, "b", {"finish_reason": "stop"}]
+    with configured(providers={"default": {"script": script}}):
+        response = client.get(URL, {"prompt": "hi"})
+        seen = b"".join(next(response.streaming_content) for _ in range(2))
+        response.close()
+        last_id = parse_events(seen)[-1].id
+        rest = body_of(reconnect(client, last_id))
+        assert text_of(parse_events(seen + rest)) == "ab"
+        assert rest.endswith(DONE)
+        assert len(asked()) == 1
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize(
+    "last_id",
+    [
+        *("abc:3", "0", "", "garbage \xff", "x" * 500, NOBODYS, f"{NOBODYS}:", ":1"),
+        *(f"{NOBODYS}:{seq}" for seq in ("-1", "x", "1:2", "1.0", "\u0661", "1" * 5000)),
+        *(f"{NOBODYS}0:1", f"{NOBODYS[1:]}U:1"),
+    ],
+)
+def test_a_malformed_last_id_is_refused_and_buys_nothing(
+    client: Client, last_id: str, query: dict[str, str]
+) -> None:
+    refusal(reconnect(client, last_id, query), 400, "invalid")
+
+
+@pytest.mark.parametrize("seq", [5, 999_999_999])
+def test_a_last_id_of_the_future_is_refused(client: Client, run: str, seq: int) -> None:
+    refusal(reconnect(client, f"{run}:{seq}"), 400, "invalid", "after")
+
+
+@starts_runs
+def test_a_last_id_of_the_future_of_an_open_run_is_refused(client: Client) -> None:
+    with configured(providers={"default": {"script": ["a", 60]}}):
+        response = client.get(URL, {"prompt": "hi"})
+        assert b'"a"' in b"".join(next(response.streaming_content) for _ in range(2))
+        asked().clear()
+        refusal(reconnect(client, f"{newest_run()}:3"), 400, "invalid", "after")
+        response.close()
+
+
+def test_another_owners_run_reads_like_one_that_does_not_exist(run: str, ada: User) -> None:
+    logged_in = Client()
+    logged_in.force_login(ada)
+    for stranger in (Client(), logged_in):
+        for last_id in (f"{run}:1", f"{run}:4", f"{run}:9", f"{NOBODYS}:1"):
+            error = refusal(reconnect(stranger, last_id), 404, "not_found")
+            assert error["message"] == "There is no such thing."
+
+
+def test_who_begins_anonymously_and_logs_in_goes_on(client: Client, run: str, ada: User) -> None:
+    client.force_login(ada)
+    assert body_of(reconnect(client, f"{run}:2")) == OPENING + frames_of(run, 2)
+
+
+def test_when_the_frames_were_pruned_only_the_whole_answer_is_left(
+    client: Client, run: str
+) -> None:
+    prune(get_frame_log(), retention=-1)
+    whole = OPENING + TEXT + frames_of(run, 2)
+    assert body_of(reconnect(client, f"{run}:0")) == whole
+    assert reconnect(client, f"{run}:4").status_code == 204
+    refusal(reconnect(client, f"{run}:2"), 410, "expired")
+    refusal(reconnect(client, f"{run}:5"), 400, "invalid", "after")
+
+
+@pytest.mark.parametrize("last_id", ["{run}:0", "{run}:4", "{run}:5", NOBODYS + ":1", "x"])
+def test_head_says_what_a_reconnect_would_get(client: Client, run: str, last_id: str) -> None:
+    got = reconnect(client, last_id.format(run=run))
+    head = reconnect(client, last_id.format(run=run), method="HEAD")
+    assert head.status_code == got.status_code
+    assert head.get("Chatstream-Error") == got.get("Chatstream-Error")
+    assert body_of(head) == b""
+
+
+# The idempotency key ------------------------------------------------------------------------------
+
+
+def ask_with_key(client: Client, method: str, key: str, prompt: str = "hi") -> Any:
+    if method == "GET":
+        return client.get(URL, {"prompt": prompt, "key": key})
+    if method == "POST with the header":
+        return post(client, {"prompt": prompt}, headers={"idempotency-key": key})
+    return post(client, {"prompt": prompt, "idempotency_key": key})
+
+
+WAYS = ["GET", "POST", "POST with the header"]
+
+
+@starts_runs
+@pytest.mark.parametrize("method", WAYS)
+def test_a_key_that_came_before_gets_the_same_answer(client: Client, method: str) -> None:
+    first, second = (body_of(ask_with_key(client, method, "k")) for _ in range(2))
+    assert first == second
+    assert first.endswith(DONE)
+    assert len(asked()) == 1
+
+
+@starts_runs
+def test_a_key_counts_for_its_owner_alone(client: Client) -> None:
+    for owner in (client, Client()):
+        assert is_answer(ask_with_key(owner, "GET", "k"))
+    assert len(asked()) == 2
+
+
+@starts_runs
+@pytest.mark.parametrize("method", WAYS)
+def test_a_key_with_another_request_is_a_conflict(client: Client, method: str) -> None:
+    assert is_answer(ask_with_key(client, method, "k"))
+    asked().clear()
+    response = ask_with_key(client, method, "k", "another")
+    refusal(response, 409, "conflict", "idempotency_key")
 
 
 # HEAD ---------------------------------------------------------------------------------------------
@@ -438,6 +611,7 @@ def test_options_starts_nothing(client: Client) -> None:
 # Refusals: size -----------------------------------------------------------------------------------
 
 
+@starts_runs
 @pytest.mark.parametrize(
     ("unit", "count"), [("a", 2000), ("\U0001f600", 166), ("\u00e9", 333), ("%", 666)]
 )
@@ -448,12 +622,14 @@ def test_a_get_takes_2000_encoded_bytes_and_no_more(client: Client, unit: str, c
     assert "POST" in error["message"]
 
 
+@starts_runs
 def test_spaces_count_in_a_get_too(client: Client) -> None:
     assert is_answer(client.get(URL, {"prompt": "a" + " " * 1999}))
     asked().clear()
     refusal(client.get(URL, {"prompt": "a" + " " * 2000}), 413, "too_large", "prompt")
 
 
+@starts_runs
 @pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f600"])
 def test_a_prompt_has_max_prompt_chars_and_not_one_more(client: Client, character: str) -> None:
     with configured(MAX_PROMPT_CHARS=10):
@@ -468,6 +644,7 @@ def test_a_prompt_has_max_prompt_chars_and_not_one_more(client: Client, characte
         refusal(post(client, {"messages": last}), 413, "too_large", "messages")
 
 
+@starts_runs
 def test_a_history_has_max_history_chars_and_not_one_more(client: Client) -> None:
     def messages(size: int) -> dict[str, Any]:
         return {"messages": [{"role": "assistant", "content": "x" * (size - 2)}, USER]}
@@ -478,6 +655,7 @@ def test_a_history_has_max_history_chars_and_not_one_more(client: Client) -> Non
         refusal(post(client, messages(21)), 413, "too_large", "messages")
 
 
+@starts_runs
 @override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=200)
 @pytest.mark.parametrize("content_type", [JSON, FORM])
 def test_a_body_has_djangos_limit_and_not_one_byte_more(client: Client, content_type: str) -> None:
@@ -530,17 +708,17 @@ def test_who_is_not_signed_in_is_401_without_a_challenge(client: Client, accept:
             refusal(response, 401, "not_authenticated")
 
 
-@pytest.mark.django_db
-def test_who_is_signed_in_is_answered_and_who_was_made_inactive_is_not(client: Client) -> None:
-    user = User.objects.create_user("ada", password="x")
-    client.force_login(user)
-    own = {"sec-fetch-site": "same-origin"}
+@starts_runs
+def test_who_is_signed_in_is_answered_and_who_was_made_inactive_is_not(
+    client: Client, ada: User
+) -> None:
+    client.force_login(ada)
     with configured(ALLOW_ANONYMOUS=False):
-        assert is_answer(client.get(URL, {"prompt": "hi"}, headers=own))
+        assert is_answer(client.get(URL, {"prompt": "hi"}))
         assert is_answer(post(client, {"prompt": "hi"}))
         asked().clear()
         User.objects.update(is_active=False)
-        refusal(client.get(URL, {"prompt": "hi"}, headers=own), 401, "not_authenticated")
+        refusal(client.get(URL, {"prompt": "hi"}), 401, "not_authenticated")
         refusal(post(client, {"prompt": "hi"}), 401, "not_authenticated")
 
 
@@ -551,6 +729,7 @@ def test_basic_credentials_of_an_inactive_user_are_401_without_a_challenge(clien
     refusal(response, 401, "not_authenticated")
 
 
+@starts_runs
 def test_a_model_is_allowed_by_the_providers_options(client: Client) -> None:
     providers = {
         "default": {"model": "own", "models": ["other"]},
@@ -575,28 +754,31 @@ def test_a_model_is_allowed_by_the_providers_options(client: Client) -> None:
             refusal(client.get(URL, data), 400, "invalid", "model")
 
 
+@starts_runs
 def test_another_provider_is_asked_by_its_alias(client: Client) -> None:
     with configured(providers={"second": {"script": ["2", {"finish_reason": "stop"}]}}):
         body = body_of(post(client, {"prompt": "hi", "provider": "second"}))
-        assert body == b': open\nretry: 1000\ndata: {"text": "2"}\n\n' + DONE
+        assert body == OPENING + frames_of(newest_run()).replace(TEXT, b'data: {"text": "2"}\n\n')
         assert asked() == []
         assert asked("second")[0].model is None
 
 
+@starts_runs
 def test_a_failure_of_the_upstream_is_a_frame_of_a_200(client: Client) -> None:
     with configured(providers={"default": {"script": ["a", {"error": "upstream_quota"}]}}):
         response = post(client, {"prompt": "hi"})
         assert response.status_code == 200
-        error = body_of(response).split(b"\n\n")[-2]
-        assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "upstream_quota"
+        assert parse_events(body_of(response))[-1].data["error"]["code"] == "upstream_quota"
 
 
 # A project of its own -----------------------------------------------------------------------------
 
 PROJECT = """
 import sys
+import tempfile
 import django
 from django.conf import settings
+from django.core.management import call_command
 from django.test import Client
 
 def handler(exc, context):
@@ -606,7 +788,12 @@ SCRIPTED = "chatstream.providers.scripted.ScriptedProvider"
 CHATSTREAM = {
     "PROVIDERS": {"default": {"BACKEND": SCRIPTED, "OPTIONS": {}}}, "ALLOW_ANONYMOUS": True
 }
-COMMON = dict(SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.urls", CHATSTREAM=CHATSTREAM)
+folder = tempfile.TemporaryDirectory()
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": folder.name + "/db.sqlite3"}
+COMMON = dict(
+    SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.urls", CHATSTREAM=CHATSTREAM,
+    DATABASES={"default": SQLITE},
+)
 """
 
 WITHOUT_AUTH = """
@@ -616,6 +803,7 @@ settings.configure(
     REST_FRAMEWORK={"UNAUTHENTICATED_USER": None, "DEFAULT_AUTHENTICATION_CLASSES": []},
 )
 django.setup()
+call_command("migrate", verbosity=0)
 client = Client(enforce_csrf_checks=True)
 own = {"sec-fetch-site": "same-origin", "origin": "http://testserver"}
 data = {"prompt": "hi"}
@@ -657,10 +845,11 @@ settings.configure(
         "EXCEPTION_HANDLER": "__main__.handler",
         "NON_FIELD_ERRORS_KEY": "all",
         "URL_FORMAT_OVERRIDE": "format",
-        "DEFAULT_THROTTLE_RATES": {"chatstream": "6/day"},
+        "DEFAULT_THROTTLE_RATES": {"chatstream": "3/day"},
     },
 )
 django.setup()
+call_command("migrate", verbosity=0)
 client = Client()
 post = lambda data: client.post("/chat/stream/", data, content_type="application/json")
 def error(response, status):

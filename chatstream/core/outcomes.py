@@ -66,6 +66,7 @@ ERRORS: dict[str, PublicError] = {
     # failed: ourselves
     "too_long": PublicError("The answer was longer than this site allows.", False),
     "stalled": PublicError("The connection took in nothing for too long.", True),
+    "expired": PublicError("This answer is no longer kept.", False),
     "storage": PublicError("The answer could not be stored.", True),
     "internal": PublicError("Something went wrong on the server.", True),
 }

@@ -1,11 +1,24 @@
-"""Servers that live for the whole session: starting one takes longer than most tests."""
+"""What takes longer to start than most tests: servers for the session, Chromium for a module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.acceptance.rows import Service, serve
+from tests.conftest import find_service
+from tests.demo import Demo
+from tests.upstream import Upstream
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +34,34 @@ def running() -> Iterator[Callable[..., Service]]:
             return services[key]
 
         yield get
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. For a module only: while it lives, the thread's event loop counts as running."""
+    path = find_service("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def demo(upstream: Upstream) -> Iterator[Demo]:
+    """The demo, whose model plays the behaviour that a request asks for; "ok" by itself."""
+    with start_demo(upstream) as demo:
+        yield demo
+
+
+def start_demo(upstream: Upstream) -> Demo:
+    return Demo(
+        CHATSTREAM_BASE_URL=upstream.url,
+        CHATSTREAM_MODEL="ok",
+        DJANGO_SETTINGS_MODULE="tests.acceptance.demo_settings",
+    )

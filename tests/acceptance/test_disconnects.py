@@ -1,12 +1,18 @@
-"""A reader that leaves, dawdles or sleeps: its upstream is closed, the others are not affected."""
+"""A reader that leaves, dawdles or sleeps, and what becomes of its upstream.
+
+That of a bare response is closed. A run has an upstream of its own, and goes on or is stopped, as
+``ON_DISCONNECT`` says. Other readers are not affected.
+"""
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 
 import pytest
 
 from tests.acceptance.rows import Service, closing_complaint, serve
+from tests.acceptance.talks import UNHURRIED, Talker, eventually
 from tests.behaviours import TEXT
 from tests.reader import Reader, stream_path
 from tests.servers import HEARTBEAT
@@ -18,11 +24,12 @@ ASGI_WITHIN = 1.0  # seconds
 # WSGI learns of it by a failed write, the second one after the reader left.
 WSGI_WITHIN = 2 * HEARTBEAT
 SLACK = 1.5  # seconds for a busy machine
-# No deadline may close the upstream in the reader's place.
-UNHURRIED = {"first_token_timeout": 60, "token_timeout": 60, "run_timeout": 120}
+GRACE = 1.0  # seconds
+STOP = {"ON_DISCONNECT": "stop", "GRACE": GRACE}
+TICK = 0.5  # seconds: how often an engine looks who is left
+FORTY = "".join(f"{number} " for number in range(40))  # what ok_four_seconds says
 
 VIEWS = {
-    "chat": "/chat/stream/",
     "provider": "/bare/provider/",
     "async-stream": "/bare/async/",
     "sync-stream": "/bare/sync/",
@@ -44,7 +51,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 def open_stream(
-    service: Service, behaviour: str, base: str = "/chat/stream/", **options: object
+    service: Service, behaviour: str, base: str = VIEWS["provider"], **options: object
 ) -> tuple[Reader, Request]:
     """Ask under a name of its own; return the reader, and the request that the upstream got."""
     model = f"{behaviour}@{next(numbers)}"
@@ -54,8 +61,10 @@ def open_stream(
     return reader, requests[0]
 
 
-def assert_closed_soon(service: Service, request: Request, left_at: float) -> None:
-    within = (ASGI_WITHIN if service.server.is_asgi else WSGI_WITHIN) + SLACK
+def assert_closed_soon(
+    service: Service, request: Request, left_at: float, later: float = 0
+) -> None:
+    within = (ASGI_WITHIN if service.server.is_asgi else WSGI_WITHIN) + SLACK + later
     service.upstream.wait_closed(within + 1, request.model)
     assert closing_complaint(request, left_at, within) == []
     assert request.connection.closed_by == "relay"
@@ -77,9 +86,11 @@ def test_a_reader_that_leaves_has_its_upstream_closed(
     assert_closed_soon(service, request, reader.leave(reset=reset))
 
 
-@pytest.mark.parametrize("view", ["provider", "async-stream", "sync-stream"])
+@pytest.mark.parametrize("view", ["async-stream", "sync-stream"])
 @pytest.mark.parametrize("moment", ["before-first-token", "mid-answer", "in-silence"])
-def test_a_bare_response_closes_the_upstream_too(service: Service, view: str, moment: str) -> None:
+def test_one_that_leaves_the_packages_own_stream_too(
+    service: Service, view: str, moment: str
+) -> None:
     if view == "async-stream" and not service.server.is_asgi:
         pytest.skip("an async completion is refused under WSGI")
     behaviour, seen = MOMENTS[moment]
@@ -110,14 +121,14 @@ def test_a_reader_that_leaves_closes_its_upstream_without_the_garbage_collector(
     with serve("uvicorn", options=UNHURRIED, environ={"TESTSITE_GC": "off"}) as service:
         for view in VIEWS.values():
             for behaviour, seen in MOMENTS.values():
-                if behaviour == "hang_before_headers" and view.startswith("/bare/"):
+                if behaviour == "hang_before_headers" and view != VIEWS["provider"]:
                     continue  # the view itself waits there, in the package's own create()
                 reader, request = open_stream(service, behaviour, view)
                 read_past(reader, seen)
                 assert_closed_soon(service, request, reader.leave())
 
 
-@pytest.mark.parametrize("base", ["/chat/stream/", "/bare/async/"], ids=["chat", "bare"])
+@pytest.mark.parametrize("base", ["/chat/stream/", "/bare/async/"], ids=["run", "bare"])
 def test_forty_hung_streams_do_not_stop_a_forty_first(
     running: Callable[..., Service], base: str
 ) -> None:
@@ -133,10 +144,11 @@ def test_forty_hung_streams_do_not_stop_a_forty_first(
             reader.leave()
 
 
-def test_open_streams_hold_no_thread_under_asgi(running: Callable[..., Service]) -> None:
+@pytest.mark.parametrize("base", ["/chat/stream/", "/bare/async/"], ids=["run", "bare"])
+def test_open_streams_hold_no_thread_under_asgi(running: Callable[..., Service], base: str) -> None:
     service = running("uvicorn", options=UNHURRIED)
     threads_before = inside(service)
-    hung = [open_stream(service, "hang_after_role")[0] for _ in range(40)]
+    hung = [open_stream(service, "hang_after_role", base)[0] for _ in range(40)]
     try:
         for reader in hung:
             reader.read_until(b": open")
@@ -152,12 +164,13 @@ def inside(service: Service) -> int:
         return int(reader.read_all().body.split(b":")[1].strip(b" }"))
 
 
+@pytest.mark.parametrize("base", ["/chat/stream/", "/bare/provider/"], ids=["run", "bare"])
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
 def test_a_slow_reader_gets_it_all_and_keeps_nobody_waiting(
-    running: Callable[..., Service], name: str
+    running: Callable[..., Service], name: str, base: str
 ) -> None:
     service = running(name, options=UNHURRIED)
-    with open_stream(service, "ok_long", within=60, receive_buffer=4096)[0] as slow:
+    with open_stream(service, "ok_long", base, within=60, receive_buffer=4096)[0] as slow:
         slow.read_head()
         for _ in range(10):
             time.sleep(0.1)
@@ -170,7 +183,10 @@ def test_a_slow_reader_gets_it_all_and_keeps_nobody_waiting(
 
 
 # daphne has no backpressure of its own: what is written to it, it keeps.
-@pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian", "gunicorn-gthread"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("hypercorn", "granian")]
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread", *SLOW])
 def test_a_reader_that_stops_reading_stops_the_intake(
     running: Callable[..., Service], name: str
 ) -> None:
@@ -210,3 +226,172 @@ def test_a_reader_that_wakes_up_gets_the_rest(running: Callable[..., Service], n
             tail = data[-64:].replace(b"#", b"")
     assert characters == 64 * 1024 * 1024
     assert tail.endswith(b'data: {"done": true}\n\n')
+
+
+# Runs -----------------------------------------------------------------------------------------
+
+# gunicorn's sync worker serves one stream at a time; even there nothing goes on that should not.
+SERVERS = ["uvicorn", "hypercorn", "daphne", "granian", *WSGI, "gunicorn-sync"]
+ONE_OF_EACH = ["uvicorn", "gunicorn-gthread"]
+OPENED = {moment: (behaviour, seen or b": open") for moment, (behaviour, seen) in MOMENTS.items()}
+
+
+@dataclass
+class Place:
+    """A server, and somebody who chats there."""
+
+    service: Service
+    me: Talker
+
+
+def place(name: str, **site: object) -> Iterator[Place]:
+    with serve(name, options=UNHURRIED, **site) as service:
+        yield Place(service, Talker(service.upstream, service.server.port))
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def finishing(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Where runs go on without readers: the default."""
+    yield from place(request.param)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def stopping(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Where runs are stopped soon after their last reader left."""
+    yield from place(request.param, settings=STOP)
+
+
+@pytest.mark.parametrize(
+    ("seen", "reset"),
+    [(b": open", False), (b'"text": "3', True)],
+    ids=["at-once-fin", "mid-answer-rst"],
+)
+def test_a_run_goes_on_to_its_end_when_its_reader_left(
+    finishing: Place, seen: bytes, reset: bool
+) -> None:
+    me = finishing.me
+    run = me.start("ok_four_seconds")
+    reader = me.follow(run)
+    reader.read_until(seen)
+    reader.leave(reset=reset)
+    assert eventually(lambda: me.is_settled(run))
+    row = me.look(run)
+    assert (row["outcome"], row["text"]) == ("completed", FORTY)
+    assert me.replay(run).text == FORTY
+    assert len(me.requests(run)) == 1
+
+
+@pytest.mark.parametrize("finishing", ONE_OF_EACH, indirect=True)
+def test_a_one_shot_run_goes_on_too(finishing: Place) -> None:
+    me = finishing.me
+    model = me.name("ok_four_seconds")
+    reader = me.open(stream_path(model))
+    last_id = reader.read_events(2)[-1].id
+    seen = reader.answer.text
+    reader.leave()
+    time.sleep(1)
+    rest = me.get(stream_path(model), headers={"Last-Event-ID": last_id})
+    assert (rest.ending, seen + rest.text) == ("done", FORTY)
+    assert len(me.upstream.requests_for(model)) == 1
+
+
+def assert_stopped_after_grace(service: Service, request: Request, left_at: float) -> None:
+    assert_closed_soon(service, request, left_at, GRACE + TICK)
+    closed_at = request.connection.closed_at
+    # Who leaves right after the opening may be gone before he counted as a reader.
+    assert closed_at is not None
+    assert closed_at - left_at > GRACE / 2
+
+
+@pytest.mark.parametrize("moment", OPENED)
+def test_a_run_is_stopped_a_while_after_its_reader_left(stopping: Place, moment: str) -> None:
+    service, me = stopping.service, stopping.me
+    behaviour, seen = OPENED[moment]
+    run = me.start(behaviour)
+    request = me.request(run)
+    reader = me.follow(run)
+    reader.read_until(seen)
+    assert_stopped_after_grace(service, request, reader.leave())
+    assert eventually(lambda: me.is_settled(run))
+    answer = me.replay(run)
+    assert answer.ending == "error:stopped"
+    assert answer.text.startswith(reader.answer.text)
+
+
+@pytest.mark.parametrize("stopping", ONE_OF_EACH, indirect=True)
+def test_a_run_that_nobody_reads_is_stopped_too(stopping: Place) -> None:
+    service, me = stopping.service, stopping.me
+    run = me.start("ok_four_seconds")
+    assert_stopped_after_grace(service, me.request(run), time.monotonic())
+
+
+@pytest.mark.parametrize("stopping", ONE_OF_EACH, indirect=True)
+def test_a_run_whose_reader_comes_back_in_time_goes_on(stopping: Place) -> None:
+    me = stopping.me
+    run = me.start("ok_four_seconds")
+    text, last_id = "", None
+    for _ in range(4):
+        reader = me.follow(run, last_id=last_id)
+        last_id = reader.read_events(3)[-1].id
+        text += reader.answer.text
+        reader.leave()
+    rest = me.read(run, last_id=last_id)
+    assert (rest.ending, text + rest.text) == ("done", FORTY)
+
+
+@pytest.mark.parametrize("stopping", ONE_OF_EACH, indirect=True)
+def test_a_run_goes_on_for_the_last_of_its_readers(stopping: Place) -> None:
+    me = stopping.me
+    run = me.start("ok_four_seconds")
+    with me.follow(run) as last:
+        for _ in range(3):
+            reader = me.follow(run)
+            reader.read_until(b": open")
+            reader.leave()
+        answer = last.read_all()
+    assert (answer.ending, answer.text) == ("done", FORTY)
+
+
+def test_a_run_is_stopped_without_the_garbage_collector() -> None:
+    environ = {"TESTSITE_GC": "off"}
+    with serve("uvicorn", options=UNHURRIED, settings=STOP, environ=environ) as service:
+        me = Talker(service.upstream, service.server.port)
+        for behaviour, seen in OPENED.values():
+            run = me.start(behaviour)
+            request = me.request(run)
+            reader = me.follow(run)
+            reader.read_until(seen)
+            assert_stopped_after_grace(service, request, reader.leave())
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
+def test_a_reader_that_takes_nothing_does_not_stop_a_run(
+    running: Callable[..., Service], name: str
+) -> None:
+    service = running(name, options=UNHURRIED)
+    me = Talker(service.upstream, service.server.port)
+    run = me.start("ok_long")
+    with me.follow(run, receive_buffer=4096, within=60) as sleeper:
+        sleeper.read_until(b": open")
+        assert eventually(lambda: me.is_settled(run), within=30)
+        assert me.look(run)["outcome"] == "completed"
+        answer = sleeper.read_all()
+    assert answer.text == "".join(f"tok{n} " for n in range(3000))
+    assert answer.ending == "done"
+
+
+# Last: what the tests above made the servers log.
+
+
+def assert_log_is_clean(place: Place) -> None:
+    log = place.service.server.log
+    for trouble in ("Traceback", "never retrieved", "was destroyed"):
+        assert trouble not in log, log[-3000:]
+
+
+def test_runs_that_went_on_left_no_error_in_the_log(finishing: Place) -> None:
+    assert_log_is_clean(finishing)
+
+
+def test_runs_that_were_stopped_left_no_error_in_the_log(stopping: Place) -> None:
+    assert_log_is_clean(stopping)

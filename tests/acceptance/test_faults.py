@@ -4,12 +4,15 @@ All rows are played once for each server, many at a time; each is then a test of
 looks at what came.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
+from chatstream.models import storable
 from tests.acceptance.rows import (
     Service,
     complaints,
@@ -51,6 +54,19 @@ def test_the_answer_ends_as_the_table_says(played: Service, row: Row) -> None:
     found += wire_complaints(row, answer)
     found += connection_complaints(row, answer, requests)
     assert not found, "\n".join([*found, f"body ends: {answer.body[-400:]!r}"])
+
+
+def test_what_is_stored_is_what_was_told(played: Service) -> None:
+    with closing(sqlite3.connect(played.server.database)) as database:
+        query = "SELECT id, status, error_code, text FROM chatstream_run"
+        stored = {run: row for run, *row in database.execute(query)}
+    for name, answer in played.answers.items():
+        status, code, text = stored[answer.events[0].id.split(":")[0]]
+        if answer.ending == "done":
+            assert (status in ("completed", "truncated"), code) == (True, ""), name
+        else:
+            assert answer.ending == f"error:{code}", name
+        assert text == storable(answer.text), name
 
 
 def test_no_redirect_was_followed(played: Service) -> None:
@@ -130,6 +146,7 @@ def test_the_table_has_the_ninety_and_forty_more() -> None:
     assert len(ROWS) - len(listed) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "base"),
     [("uvicorn", "/naive/async/"), ("gunicorn-gthread", "/naive/sync/")],

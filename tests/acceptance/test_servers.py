@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.rows import OPENING, Service, serve
 from tests.behaviours import INJECTION, PARTIAL, TEXT
-from tests.reader import Reader, read, stream_path
+from tests.reader import Answer, Reader, Visitor, read, stream_path
 from tests.servers import CANARY_KEY, HEARTBEAT, LAUNCHES
 
 numbers = count()
@@ -47,11 +47,13 @@ def post(service: Service, model: str, **more: object) -> bytes:
 def test_a_plain_answer_is_the_opening_text_frames_and_done(service: Service) -> None:
     body = post(service, own("ok"))
     assert body.startswith(OPENING)
-    frames = body.removeprefix(OPENING).decode().split("\n\n")
-    assert frames[-2:] == ['data: {"done": true}', ""]
-    texts = [json.loads(frame.removeprefix("data: "))["text"] for frame in frames[:-2]]
+    blocks = body.removeprefix(OPENING).decode().split("\n\n")
+    assert blocks.pop() == ""
+    frames = [re.sub(r"\Aid: [0-9a-z]{26}:\d+\n", "", block) for block in blocks]
+    assert frames.pop() == 'data: {"done": true}'
+    texts = [json.loads(frame.removeprefix("data: "))["text"] for frame in frames]
     assert "".join(texts) == TEXT
-    assert frames[:-2] == [f"data: {json.dumps({'text': text})}" for text in texts]
+    assert frames == [f"data: {json.dumps({'text': text})}" for text in texts]
 
 
 def test_an_error_is_the_last_frame_and_the_body_ends_well(service: Service) -> None:
@@ -62,14 +64,19 @@ def test_an_error_is_the_last_frame_and_the_body_ends_well(service: Service) -> 
     assert answer.body.endswith(b"}}\n\n")
 
 
-def test_a_get_carries_ids_that_rise(service: Service) -> None:
-    body = service.ask(own("ok")).body.replace(PING, b"").removeprefix(OPENING)
-    ids = re.findall(rb"^id: ([A-Za-z0-9_-]+):(\d+)$", body, re.MULTILINE)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_every_frame_carries_an_id_and_they_rise(service: Service, method: str) -> None:
+    if method == "GET":
+        body = service.ask(own("ok")).body.replace(PING, b"").removeprefix(OPENING)
+    else:
+        body = post(service, own("ok")).removeprefix(OPENING)
+    ids = re.findall(rb"^id: ([0-9a-z]{26}):(\d+)$", body, re.MULTILINE)
     assert len({run for run, _ in ids}) == 1
     seqs = [int(seq) for _, seq in ids]
     assert seqs == sorted(set(seqs))
-    assert body.startswith(b'id: %b:0\ndata: {"text": ""}\n\n' % ids[0][0])
     assert len(ids) == body.count(b"\n\n")
+    first = b'id: %b:0\ndata: {"text": ""}\n\n' % ids[0][0]
+    assert body.startswith(first) == (method == "GET")
 
 
 def test_text_cannot_forge_a_frame(service: Service) -> None:
@@ -142,12 +149,40 @@ def test_a_refusal_is_json_whatever_accept_says(service: Service) -> None:
         assert (error["code"], error["status"], error["field"]) == ("invalid", 400, "prompt")
 
 
-def test_a_reconnect_is_answered_204_and_asks_no_model(service: Service) -> None:
-    model = own("ok")
-    answer = read(service.server.port, stream_path(model), headers={"Last-Event-ID": "abc:1"})
+def reconnect(visitor: Visitor, path: str, last_id: str) -> Answer:
+    return visitor.get(path, headers={"Last-Event-ID": last_id})
+
+
+def test_a_reconnect_gets_what_it_lacks_and_asks_no_model(service: Service) -> None:
+    visitor, model = Visitor(service.server.port), own("ok")
+    events = visitor.get(stream_path(model)).events
+    assert events[-1].json == {"done": True}
+    for number, event in enumerate(events[:-1], 1):
+        assert reconnect(visitor, stream_path(model), event.id).events == events[number:]
+    assert len(service.upstream.requests_for(model)) == 1
+
+
+def test_a_reconnect_after_the_end_is_answered_204_and_asks_no_model(service: Service) -> None:
+    visitor, model = Visitor(service.server.port), own("ok")
+    last_id = visitor.get(stream_path(model)).events[-1].id
+    answer = reconnect(visitor, stream_path(model), last_id)
     assert answer.status == 204
     assert answer.body == b""
-    assert service.upstream.requests_for(model) == []
+    assert len(service.upstream.requests_for(model)) == 1
+
+
+def test_a_reconnect_that_is_none_of_ours_is_refused_and_asks_no_model(service: Service) -> None:
+    visitor, model = Visitor(service.server.port), own("ok")
+    last_id = visitor.get(stream_path(model)).events[-1].id
+    run, seq = last_id.split(":")
+    for wrong, status in [("abc:1", 400), (f"{run}:{int(seq) + 1}", 400), (f"{'0' * 26}:1", 404)]:
+        assert reconnect(visitor, stream_path(model), wrong).status == status
+    assert reconnect(Visitor(service.server.port), stream_path(model), last_id).status == 404
+    without_cookies = read(
+        service.server.port, stream_path(model), headers={"Last-Event-ID": last_id}
+    )
+    assert without_cookies.status == 404
+    assert len(service.upstream.requests_for(model)) == 1
 
 
 def test_an_http_1_0_client_gets_the_plain_stream(service: Service) -> None:

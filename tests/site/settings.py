@@ -14,21 +14,27 @@ ROOT_URLCONF = "tests.site.urls"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.sessions",
     "rest_framework",
     "chatstream",
 ]
 # GZip is here to be stepped aside of: streams must pass it unpacked and at once.
 MIDDLEWARE = [
     "django.middleware.gzip.GZipMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ.get("TESTSITE_DB", ":memory:"),
-    }
+SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": os.environ.get("TESTSITE_DB", ":memory:"),
+    "OPTIONS": {
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    },
 }
+# TESTSITE_DATABASE: an entry of DATABASES, as ``tests.services.Postgres.settings`` returns it.
+DATABASES = {"default": json.loads(os.environ.get("TESTSITE_DATABASE", "null")) or SQLITE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 WSGI_APPLICATION = "tests.site.wsgi.application"
 SILENCED_SYSTEM_CHECKS: list[str] = []

@@ -1,0 +1,23 @@
+"""The HTTP endpoints: checks first, then a response that streams, or JSON."""
+
+from __future__ import annotations
+
+from .base import ChatView
+from .conversations import ConversationListView, ConversationView
+from .following import FollowsRuns
+from .runs import RunListView, RunStopView, RunStreamView, RunView
+from .starting import StartsRuns
+from .stream import ChatStreamView
+
+__all__ = [
+    "ChatStreamView",
+    "ChatView",
+    "ConversationListView",
+    "ConversationView",
+    "FollowsRuns",
+    "RunListView",
+    "RunStopView",
+    "RunStreamView",
+    "RunView",
+    "StartsRuns",
+]

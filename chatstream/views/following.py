@@ -1,0 +1,69 @@
+"""What the endpoints that stream a run have in common: where a reader goes on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ..ids import PATTERN
+from ..models import Run
+from ..refusals import Refused
+from ..responses import RunStreamResponse
+from ..runs import resume
+from ..wire.native import NativeFormat
+from .base import ChatView
+
+__all__ = ["FollowsRuns", "last_event_id", "seq_of"]
+
+_EVENT_ID = re.compile(rf"({PATTERN}):([0-9]{{1,9}})")
+
+
+class FollowsRuns(ChatView):
+    """Base of the endpoints that stream a run."""
+
+    def follow(self, run: Run, after: int, *, has_opening_block: bool = False) -> Any:
+        """Return the response for a reader that holds the frames up to ``after``."""
+        resumption = resume(run, after)
+        if resumption.verdict == "nothing":
+            return Response(status=204)  # this stops a browser's EventSource for good
+        if resumption.verdict == "future":
+            raise Refused("invalid", f"The run has no frame {after} yet.", field="after")
+        if resumption.verdict == "expired":
+            raise Refused("expired", "The frames of this answer are no longer kept.")
+        # Django's copy of the headers, made when we looked at one: as long as the stream otherwise.
+        vars(self.request._request).pop("headers", None)
+        wire = NativeFormat(
+            run.pk,
+            all_events=self.request.query_params.get("events") == "all",
+            has_opening_block=has_opening_block,
+        )
+        return RunStreamResponse(run.pk, after=after, told=resumption.frames, wire=wire)
+
+
+def last_event_id(request: Request) -> tuple[str, int] | None:
+    """Return the run and the number that a browser received last; None if it says nothing."""
+    given = request.headers.get("Last-Event-ID")
+    if given is None:
+        return None
+    match = _EVENT_ID.fullmatch(given.strip())
+    if match is None:
+        raise Refused("invalid", "Last-Event-ID is not one of ours: <run>:<number>.")
+    return match[1], int(match[2])
+
+
+def seq_of(request: Request, run: Run) -> int:
+    """Return the number of the last frame that a reader of ``run`` holds.
+
+    The header wins over ``?after=``: a browser that reconnects repeats the old URL.
+    """
+    if (position := last_event_id(request)) is not None:
+        if position[0] != run.pk:
+            raise Refused("invalid", "Last-Event-ID names another run.")
+        return position[1]
+    given = request.query_params.get("after", "0")
+    if not (given.isascii() and given.isdecimal() and len(given) < 10):
+        raise Refused("invalid", "Expected a whole number.", field="after")
+    return int(given)
