@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 __all__ = ["ROOT", "Demo", "demo_environment"]
 
@@ -31,19 +32,37 @@ def demo_environment(**variables: str) -> dict[str, str]:
 
 
 class Demo:
-    """``manage.py demo`` on a free port, with a database of its own."""
+    """``manage.py demo`` on a free port, with a database of its own: the file ``database``."""
 
     def __init__(self, **variables: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        database = str(Path(self._folder.name) / "demo.sqlite3")
-        self._environment = demo_environment(CHATSTREAM_DB=database, **variables)
+        self.database = str(Path(self._folder.name) / "demo.sqlite3")
+        self._environment = demo_environment(CHATSTREAM_DB=self.database, **variables)
         self._lines: list[str] = []
-        self._announced = threading.Event()
         self.url = ""
 
+    @property
+    def port(self) -> int:
+        """0 before it has started."""
+        return urlsplit(self.url).port or 0
+
     def __enter__(self) -> "Demo":
+        self._start()
+        return self
+
+    def kill(self) -> None:
+        """End its process like a crash does."""
+        self.process.kill()
+        self._join()
+
+    def restart(self) -> None:
+        """Start it again, on the same port and the same database."""
+        self._start()
+
+    def _start(self) -> None:
+        self._announced = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "demo", "--port", "0"],
+            [sys.executable, "manage.py", "demo", "--port", str(self.port)],
             cwd=ROOT,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -55,7 +74,6 @@ class Demo:
         if not self._announced.wait(START_TIMEOUT) or not self.url:
             self.__exit__()
             raise AssertionError(f"the demo did not start:\n{self.log}")
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
@@ -63,11 +81,14 @@ class Demo:
             self.process.wait(END_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+        self._join()
+        self._folder.cleanup()
+
+    def _join(self) -> None:
+        self.process.wait()
         self._reader.join(END_TIMEOUT)
         if self.process.stdout is not None:
             self.process.stdout.close()
-        self._folder.cleanup()
 
     @property
     def log(self) -> str:

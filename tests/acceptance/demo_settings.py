@@ -4,6 +4,7 @@ from project.settings import *  # noqa: F403
 from project.settings import CHATSTREAM
 
 CHATSTREAM["MAX_PROMPT_CHARS"] = 6_000
+CHATSTREAM["LEASE"] = 2.0
 CHATSTREAM["PROVIDERS"]["default"]["OPTIONS"] |= {
     "models": ["*"],
     "first_token_timeout": 3.0,

@@ -38,33 +38,44 @@ const REFUSALS = {
   storage: "The server's database is not available",
 };
 
+const STATES = {
+  connecting: "Connecting…",
+  reconnecting: "Connection lost. Reconnecting…",
+  stopping: "Stopping…",
+};
+
+/** Return what is going on, in words; `hasText` is whether anything of the answer came. */
+export function describeState(state, hasText) {
+  return STATES[state] ?? (hasText ? "Answering…" : "Waiting for the first word…");
+}
+
 /**
- * Return `{ tone, words, code, canAskAgain }` for an ending of `streams.js`; `tone` is "good",
- * "warn" or "bad", `code` the stable code to look up, or "".
+ * Return `{ tone, words, code, canAskAgain }` for the `end` of a run; `tone` is "good", "warn" or
+ * "bad", `code` the stable code to look up, or "".
  */
-export function describeEnding(ending) {
-  switch (ending.kind) {
-    case "done":
-      return ending.finish?.outcome === "truncated"
-        ? say("warn", "Cut off at the model's length limit: the answer is not whole", "truncated")
-        : say("good", "Done");
+export function describeEnding({ outcome, error }) {
+  switch (outcome) {
+    case "completed":
+      return say("good", "Done");
+    case "truncated":
+      return say("warn", "Cut off at the model's length limit: the answer is not whole", outcome);
     case "stopped":
       return say("warn", "Stopped by you: the answer is not whole", "", true);
+    case "detached":
+      return say("warn", "You left this answer; the server goes on with it");
     case "lost":
-      return say("bad", "Connection lost: what you see may not be all", "", true);
-    case "refused":
-      return say("bad", withWait(REFUSALS[ending.code] ?? "The server refused this", ending.retryAfter),
-        ending.code, ["throttled", "busy", "storage"].includes(ending.code));
-    default: {
-      const { code, message, retryable, retry_after: wait } = ending.error;
-      return say("bad", withWait(ERRORS[code] ?? message, wait), code, Boolean(retryable));
-    }
+      return say("bad", "Connection lost: the server did not answer", "", true);
+    default:
+      return describeError(error, outcome === "refused" ? REFUSALS : ERRORS);
   }
 }
 
-const say = (tone, words, code = "", canAskAgain = false) => ({ tone, words, code, canAskAgain });
+function describeError({ code, message, retryable, retry_after: wait }, known) {
+  const words = known[code] ?? message;
+  return say("bad", wait ? `${words}. Try again in ${wait} s` : words, code, retryable);
+}
 
-const withWait = (words, seconds) => (seconds ? `${words}. Try again in ${seconds} s` : words);
+const say = (tone, words, code = "", canAskAgain = false) => ({ tone, words, code, canAskAgain });
 
 /** Return what was measured, as short phrases: the time to the first word, the token count. */
 export function describeFigures({ firstWordMs, tokens }) {

@@ -1,6 +1,6 @@
 /** One prompt and its answer on the page. Text only ever becomes a text node, never markup. */
 
-import { describeEnding, describeFigures } from "./endings.js";
+import { describeEnding, describeFigures, describeState } from "./endings.js";
 
 export function createTurn(prompt) {
   const element = make("article", "turn");
@@ -8,19 +8,40 @@ export function createTurn(prompt) {
   const answer = make("div", "answer");
   const text = document.createTextNode("");
   const foot = make("div", "foot");
-  const line = make("p", "ending", "Waiting for the first word…");
+  const line = make("p", "ending");
   element.setAttribute("aria-label", "You asked, the model answered");
-  answer.setAttribute("aria-busy", "true");
   answer.append(text);
-  foot.append(line);
   element.append(question, answer, foot);
   let reasoning = null;
+  let state = "connecting";
 
-  return {
+  const turn = {
     element,
+    /** Be about to be answered, for the first time or again. */
+    begin() {
+      text.data = "";
+      reasoning?.parentElement.parentElement.remove();
+      reasoning = null;
+      answer.hidden = false;
+      answer.setAttribute("aria-busy", "true");
+      delete element.dataset.ending;
+      line.dataset.tone = "";
+      foot.replaceChildren(line);
+      turn.say("connecting");
+    },
+    say(newState) {
+      state = newState;
+      line.textContent = describeState(state, text.length > 0);
+    },
+    /** Take in an event of the run. */
+    take({ type, state: newState, text: piece }) {
+      if (type === "state") turn.say(newState);
+      if (type === "text") turn.write(piece);
+      if (type === "reasoning") turn.think(piece);
+    },
     write(piece) {
-      if (!text.length) line.textContent = "Answering…";
       text.appendData(piece);
+      turn.say(state);
     },
     think(piece) {
       reasoning ??= createReasoning(answer);
@@ -32,7 +53,7 @@ export function createTurn(prompt) {
       const figures = describeFigures(measured);
       answer.setAttribute("aria-busy", "false");
       answer.hidden = !text.length && !reasoning;
-      element.dataset.ending = ending.kind;
+      element.dataset.ending = ending.outcome;
       line.dataset.tone = tone;
       line.replaceChildren(make("strong", "", words), ...figures.map((text) => ` · ${text}`));
       if (code) line.append(" · ", make("code", "", code));
@@ -40,6 +61,8 @@ export function createTurn(prompt) {
       return line.textContent;
     },
   };
+  turn.begin();
+  return turn;
 }
 
 function createReasoning(answer) {
