@@ -23,6 +23,7 @@ Results = dict[str, Any]
 Figures = dict[str, float]
 
 OURS = "chatstream"
+RUNS = "chatstream-runs"
 DOCS = ROOT / "docs"
 _VERSIONS = ("django", "djangorestframework", "openai", "httpx2", "aiohttp", "msgspec", "uvicorn",
              "uvloop", "httptools", "gunicorn")  # fmt: skip
@@ -92,7 +93,8 @@ def goals(results: Results) -> list[Goal]:
     """Return the goals for whose figures all was measured."""
     found = medians(results)
     judged = []
-    for make in (_unpaced, _paced, _paced_nginx, _delivered, _set_up, _memory, _threads, _open):
+    makes = (_unpaced, _paced, _paced_nginx, _delivered, _set_up, _memory, _threads, _open)
+    for make in (*makes, _runs, _runs_fastapi, _runs_delivered):
         try:
             judged.append(make(found, results))
         except KeyError:  # a scenario or a server was left out
@@ -132,6 +134,24 @@ def _delivered(found: Medians, results: Results) -> Goal:
     rows = [r["figures"] for r in results["runs"] if (r["scenario"], r["server"]) == key]
     share = min((row["delivered"] for row in rows), default=best)
     what = "Tokens delivered, 200 streams at 50 tokens/s"
+    return Goal(what, "all", f"{int(share * 10_000) / 100:g} %", share == 1)
+
+
+def _runs(found: Medians, results: Results) -> Goal:
+    share = found["paced", RUNS]["us_per_chunk"] / found["paced", OURS]["us_per_chunk"]
+    what = "CPU per chunk of runs, which are kept in SQLite, against the view that keeps nothing"
+    return Goal(what, "at most 2.5 times", f"{share:.1f} times", share <= 2.5)
+
+
+def _runs_fastapi(found: Medians, results: Results) -> Goal:
+    share = found["paced", RUNS]["us_per_chunk"] / found["paced", "fastapi"]["us_per_chunk"]
+    what = "CPU per chunk of runs, against FastAPI + openai, which keeps nothing"
+    return Goal(what, "at most 1/2", f"1/{1 / share:.1f}", share <= 1 / 2)
+
+
+def _runs_delivered(found: Medians, results: Results) -> Goal:
+    share = found["paced", RUNS]["delivered"]
+    what = "Tokens of runs delivered, 200 streams at 50 tokens/s"
     return Goal(what, "all", f"{int(share * 10_000) / 100:g} %", share == 1)
 
 

@@ -100,16 +100,22 @@ def _same_origin(ports: Ports) -> list[str]:
 _OURS = sys.executable
 _SITE = "tests.bench.site:application"
 _PEERS = ("--app-dir", str(HERE / "peers"))
-_VIEW: dict[str, Any] = {"path": "/chat/stream/", "headers": _same_origin, "is_ours": True}
+_VIEW: dict[str, Any] = {"path": "/plain/", "headers": _same_origin, "is_ours": True}
+_RUNS = {**_VIEW, "path": "/chat/stream/"}
 
 SERVERS: dict[str, Server] = {
     "chatstream": Server(
-        "ChatStreamView, uvicorn + uvloop",
+        "chatstream's view, nothing kept; uvicorn + uvloop",
         _uvicorn(_OURS, _SITE, "--lifespan", "off"),
         **_VIEW,
     ),
+    "chatstream-runs": Server(
+        "ChatStreamView: runs, logged in SQLite",
+        _uvicorn(_OURS, _SITE, "--lifespan", "off"),
+        **_RUNS,
+    ),
     "chatstream-plain": Server(
-        "ChatStreamView without `fast` (asyncio, httpx)",
+        "The same without `fast` (asyncio, httpx)",
         _uvicorn(_OURS, _SITE, "--lifespan", "off", loop="asyncio"),
         env={"BENCH_PLAIN": "1"},
         **_VIEW,
@@ -120,9 +126,7 @@ SERVERS: dict[str, Server] = {
         path="/bare",
         is_ours=True,
     ),
-    "chatstream-gthread": Server(
-        "ChatStreamView, gunicorn gthread", _gthread, is_threaded=True, **_VIEW
-    ),
+    "chatstream-gthread": Server("The same, gunicorn gthread", _gthread, is_threaded=True, **_VIEW),
     "nginx": Server(
         "nginx, raw relay",
         _nginx,

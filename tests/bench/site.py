@@ -1,10 +1,11 @@
 """The Django project that the benchmark serves, in one file: our views and the naive peer's.
 
-No database, no sessions; the same two middlewares for all. ``BENCH_UPSTREAM`` is the base URL of
-the upstream. ``BENCH_PLAIN=1`` serves without the extra ``fast``: the httpx transport, the standard
-library's JSON (uvicorn's loop is the runner's choice).
+No sessions; the same two middlewares for all; SQLite with the demo's options for the runs.
+``BENCH_UPSTREAM`` is the base URL of the upstream. ``BENCH_PLAIN=1`` serves without the extra
+``fast``: the httpx transport, the standard library's JSON (uvicorn's loop is the runner's choice).
 
-    /chat/stream/   ChatStreamView
+    /chat/stream/   ChatStreamView: a run, logged before it is sent
+    /plain/         the same checks and provider, streamed without a run: nothing is kept
     /bare           a plain async view with EventStreamResponse over the openai package's stream
     /naive          the async view as commonly written, without chatstream
 """
@@ -12,6 +13,7 @@ library's JSON (uvicorn's loop is the runner's choice).
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
 PLAIN = os.environ.get("BENCH_PLAIN") == "1"
@@ -39,6 +41,17 @@ settings.configure(
         "django.middleware.common.CommonMiddleware",
     ],
     LOGGING_CONFIG=None,
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": f"{tempfile.mkdtemp(prefix='chatstream-bench-')}/db.sqlite3",
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    },
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     CHATSTREAM={
         "PROVIDERS": {
             "default": {
@@ -60,6 +73,7 @@ settings.configure(
 django.setup()
 
 from django.core.asgi import get_asgi_application  # noqa: E402
+from django.core.management import call_command  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.http import HttpRequest, StreamingHttpResponse  # noqa: E402
 from django.urls import include, path  # noqa: E402
@@ -67,7 +81,11 @@ from django.views.decorators.csrf import csrf_exempt  # noqa: E402
 from httpx2 import Limits  # noqa: E402
 from openai import AsyncOpenAI, DefaultAioHttpClient  # noqa: E402
 
+from chatstream.providers.sources import ProviderSource  # noqa: E402
 from chatstream.responses import EventStreamResponse  # noqa: E402
+from chatstream.views import StartsRuns  # noqa: E402
+
+call_command("migrate", verbosity=0, skip_checks=True)
 
 # What someone who installed the extra `fast` and read our README would write.
 # The limit is the package's own, 1,000, but for the 2,000 streams that we hold open.
@@ -78,6 +96,14 @@ client = AsyncOpenAI(
 )
 # The naive peer's: the package's defaults.
 default_client = AsyncOpenAI(base_url=UPSTREAM, api_key="bench")
+
+
+class PlainView(StartsRuns):
+    """What ``ChatStreamView`` does for a POST, less the run."""
+
+    def post(self, request: Any) -> EventStreamResponse:
+        provider, asked, _ = self.request_for(self.validated(self.get_body(request)))
+        return EventStreamResponse(ProviderSource(provider, asked))
 
 
 @csrf_exempt
@@ -108,6 +134,7 @@ async def naive(request: HttpRequest) -> StreamingHttpResponse:
 
 urlpatterns = [
     path("chat/", include("chatstream.urls")),
+    path("plain/", PlainView.as_view()),
     path("bare", bare),
     path("naive", naive),
 ]
