@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from .core.answers import Answer, Ending, last_frames
 from .core.framer import Framer
@@ -102,4 +103,5 @@ class LiveRun:
 
     def cancel(self) -> None:
         if self.task is not None:
-            self.task.cancel()
+            with suppress(RuntimeError):  # its loop is closed: the process ends
+                self.task.cancel()

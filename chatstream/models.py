@@ -157,7 +157,7 @@ def _settled(ending: Ending) -> dict[str, Any]:
     return {
         "status": str(ending.outcome),
         "error_code": ending.error_code or "",
-        "finish_reason": ending.finish_reason or "",
+        "finish_reason": storable(ending.finish_reason or "")[:40],  # the upstream's own words
         "usage": ending.usage,
         "text": storable(ending.text),
         "last_seq": ending.last_seq,

@@ -61,7 +61,7 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
     )
     message = TextField(required=False)
     provider = TextField(required=False)
-    model = TextField(required=False)
+    model = TextField(required=False, max_length=200)
     idempotency_key = TextField(required=False, max_length=200)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,14 +157,14 @@ def test_a_run_that_was_reaped_takes_no_more_text(log: CrashingLog) -> None:
 
 
 def unstorable(run: str) -> Part:
-    """What both databases' drivers refuse: a finish reason with half a surrogate pair."""
-    ending = Ending(Outcome.COMPLETED, "ab!", 5, finish_reason="\ud83d")
-    return Part(run, [text(3, "!"), *last_frames(ending)], ending)
+    """What both databases' drivers refuse: half a surrogate pair."""
+    ending = Ending(Outcome.COMPLETED, "ab!", 5)
+    return Part(run, [text(3, "!"), *last_frames(ending)], replace(ending, error_code="\ud83d"))
 
 
 def too_long(run: str) -> Part:
-    ending = Ending(Outcome.COMPLETED, "ab!", 5, finish_reason="x" * 41)
-    return Part(run, [text(3, "!"), *last_frames(ending)], ending)
+    ending = Ending(Outcome.COMPLETED, "ab!", 5)
+    return Part(run, [text(3, "!"), *last_frames(ending)], replace(ending, error_code="x" * 41))
 
 
 @pytest.mark.parametrize("refused", [unstorable, too_long])
@@ -182,6 +183,14 @@ def test_a_run_whose_data_is_refused_fails_alone(
     assert (failed.status, failed.error_code) == ("failed", "storage")
     assert failed.text == content(runs[1]) == Answer(log.read(runs[1])).text
     assert failed.last_seq == log.last_seq(runs[1])
+
+
+def test_whatever_the_upstream_calls_its_finish_reason_is_stored(log: CrashingLog) -> None:
+    run = claimed()
+    commit(log, "p", [more(run)])
+    ending = Ending(Outcome.COMPLETED, "ab!", 5, finish_reason="\0\ud83d" + "x" * 80)
+    assert not commit(log, "p", [Part(run, [text(3, "!"), *last_frames(ending)], ending)])
+    assert row(run).finish_reason == "\ufffd\ufffd" + "x" * 38
 
 
 def test_a_run_that_was_deleted_is_lost_alone(log: CrashingLog) -> None:
