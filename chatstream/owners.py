@@ -52,9 +52,5 @@ def adopt(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) ->
 
 def _session(request: Any) -> Any:
     """Return the request's session; an empty dict for a site without sessions."""
-    return getattr(request, "session", None) or _NoSession()
-
-
-class _NoSession(dict[str, str]):
-    def __bool__(self) -> bool:
-        return True
+    session = getattr(request, "session", None)
+    return {} if session is None else session
