@@ -21,15 +21,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import missing_service
 from tests.faults import MAX_ANSWER_CHARS, OPTIONS, TIMEOUTS
 
-__all__ = ["ASGI", "CANARY_KEY", "HEARTBEAT", "LAUNCHES", "WSGI", "Launch", "Server", "Site"]
+__all__ = [
+    "ASGI",
+    "CANARY_KEY",
+    "HEARTBEAT",
+    "LAUNCHES",
+    "WSGI",
+    "Launch",
+    "Server",
+    "Site",
+    "each",
+]
 
 ROOT = Path(__file__).parent.parent
 CANARY_KEY = "sk-canary-5f1e0a7b93d24c68"
@@ -103,6 +116,12 @@ LAUNCHES = {
 }
 ASGI = [name for name, launch in LAUNCHES.items() if launch.interface == "asgi"]
 WSGI = [name for name, launch in LAUNCHES.items() if launch.interface == "wsgi"]
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    """Return parameters for these servers: all but the two that most projects run on are slow."""
+    quick = ("uvicorn", "gunicorn-gthread")
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tests.acceptance.rows import Service, closing_complaint, serve
 from tests.acceptance.talks import UNHURRIED, Talker, eventually
 from tests.behaviours import TEXT
 from tests.reader import Reader, stream_path
-from tests.servers import HEARTBEAT
+from tests.servers import HEARTBEAT, each
 from tests.upstream import Request
 
 ASGI = ["uvicorn", "uvicorn-plain", "hypercorn", "daphne", "granian"]
@@ -44,7 +44,7 @@ MOMENTS = {
 numbers = count()
 
 
-@pytest.fixture(scope="module", params=[*ASGI, *WSGI])
+@pytest.fixture(scope="module", params=each([*ASGI, *WSGI]))
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with serve(request.param, options=UNHURRIED) as service:
         yield service
@@ -183,10 +183,7 @@ def test_a_slow_reader_gets_it_all_and_keeps_nobody_waiting(
 
 
 # daphne has no backpressure of its own: what is written to it, it keeps.
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("hypercorn", "granian")]
-
-
-@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread", *SLOW])
+@pytest.mark.parametrize("name", each(["uvicorn", "hypercorn", "granian", "gunicorn-gthread"]))
 def test_a_reader_that_stops_reading_stops_the_intake(
     running: Callable[..., Service], name: str
 ) -> None:
@@ -249,13 +246,13 @@ def place(name: str, **site: object) -> Iterator[Place]:
         yield Place(service, Talker(service.upstream, service.server.port))
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=each(SERVERS))
 def finishing(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Where runs go on without readers: the default."""
     yield from place(request.param)
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=each(SERVERS))
 def stopping(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Where runs are stopped soon after their last reader left."""
     yield from place(request.param, settings=STOP)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.talks import UNHURRIED, Talker, eventually
 from tests.reader import Answer, Event
-from tests.servers import ROOT, Server, Site
+from tests.servers import ROOT, Server, Site, each
 from tests.services import Postgres
 from tests.upstream import Upstream
 
@@ -217,7 +217,7 @@ def left_within(server: Server, seconds: float) -> bool:
     return server.process.poll() is not None
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", each(SERVERS))
 def test_a_server_that_is_told_to_leave_does_and_its_readers_go_on_elsewhere(
     on_sqlite: Place, name: str
 ) -> None:

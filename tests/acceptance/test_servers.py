@@ -11,13 +11,13 @@ import pytest
 from tests.acceptance.rows import OPENING, Service, serve
 from tests.behaviours import INJECTION, PARTIAL, TEXT
 from tests.reader import Answer, Reader, Visitor, read, stream_path
-from tests.servers import CANARY_KEY, HEARTBEAT, LAUNCHES
+from tests.servers import CANARY_KEY, HEARTBEAT, LAUNCHES, each
 
 numbers = count()
 PING = b": ping\n"
 
 
-@pytest.fixture(scope="module", params=LAUNCHES)
+@pytest.fixture(scope="module", params=each(LAUNCHES))
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with serve(request.param) as service:
         yield service
