@@ -23,7 +23,7 @@ WSGI = ["gunicorn-gthread"]
 ASGI_WITHIN = 1.0  # seconds
 # WSGI learns of it by a failed write, the second one after the reader left.
 WSGI_WITHIN = 2 * HEARTBEAT
-SLACK = 1.5  # seconds for a busy machine
+SLACK = 3.0  # seconds for a busy machine; who does not notice at all takes a minute
 GRACE = 1.0  # seconds
 STOP = {"ON_DISCONNECT": "stop", "GRACE": GRACE}
 TICK = 0.5  # seconds: how often an engine looks who is left
