@@ -63,6 +63,7 @@ def test_an_unknown_setting_is_a_message_and_no_traceback():
     assert "Did you mean 'HEARTBEAT'?" in messages["E001"].msg
 
 
+@pytest.mark.django_db  # Django's own check of a JSON field may ask the database
 def test_a_project_with_a_wrong_setting_starts_no_command():
     with (
         override_settings(CHATSTREAM={"HEARTBEET": 1}),
