@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,6 +28,9 @@ INTERRUPTED = "error:interrupted"
 # uvicorn ends itself by the signal that it was sent, granian's workers not by Python's ways, and
 # gunicorn's are killed while a reader holds a thread: no exit handler runs, and the lease runs out.
 SETTLE_AT_EXIT = {"hypercorn", "daphne"}
+# From Python 3.12 on hypercorn waits for an open stream, for ever, whatever its grace period says:
+# asyncio's Server.wait_closed() does. A process manager kills it then.
+WAIT_FOR_STREAMS = {"hypercorn"} if sys.version_info >= (3, 12) else set()
 SERVERS = ["uvicorn", "hypercorn", "granian", "daphne", "gunicorn-gthread", "granian-wsgi"]
 
 
@@ -226,9 +230,11 @@ def test_a_server_that_is_told_to_leave_does_and_its_readers_go_on_elsewhere(
         with me.follow(followed) as reader:
             reader.read_events(5)
             server.process.terminate()
-            assert left_within(server, GRACE + 2 * SLACK), f"{name} hangs"
+            if not left_within(server, GRACE + 2 * SLACK):
+                assert name in WAIT_FOR_STREAMS, f"{name} hangs"
+                server.stop()  # the process manager's SIGKILL
             cut = reader.read_all()
-        if name in SETTLE_AT_EXIT:
+        if name in SETTLE_AT_EXIT - WAIT_FOR_STREAMS:
             assert_settled_at_exit(me, alone)
         assert "done" not in cut.ending
         last_id = cut.events[-1].id
