@@ -51,6 +51,7 @@ class Server:
     env: Mapping[str, str] = field(default_factory=dict)
     is_ours: bool = False
     is_threaded: bool = False  # a thread for each open stream, by its nature
+    is_kept: bool = False  # its answers go on without their readers
     program: str = ""  # that must be installed
 
     def find_program(self) -> str:
@@ -101,7 +102,7 @@ _OURS = sys.executable
 _SITE = "tests.bench.site:application"
 _PEERS = ("--app-dir", str(HERE / "peers"))
 _VIEW: dict[str, Any] = {"path": "/plain/", "headers": _same_origin, "is_ours": True}
-_RUNS = {**_VIEW, "path": "/chat/stream/"}
+_RUNS = {**_VIEW, "path": "/chat/stream/", "is_kept": True}
 
 SERVERS: dict[str, Server] = {
     "chatstream": Server(
