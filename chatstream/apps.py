@@ -44,7 +44,7 @@ class ChatstreamConfig(AppConfig):
         self.providers = Providers()
         self.writer = Writer()
         self._engines: dict[asyncio.AbstractEventLoop, Engine] = {}
-        self._engines_lock = threading.Lock()
+        self._lock = threading.RLock()
         self._frame_log: FrameLog | None = None
         user_logged_in.connect(adopt)
         atexit.register(self._at_exit)
@@ -65,22 +65,23 @@ class ChatstreamConfig(AppConfig):
         self.providers = Providers()
         self.writer.reset_after_fork()
         self._engines = {}
-        self._engines_lock = threading.Lock()
+        self._lock = threading.RLock()
         self._frame_log = None
 
     @property
     def frame_log(self) -> FrameLog:
-        if self._frame_log is None:
-            entry = settings.FRAME_LOG
-            self._frame_log = import_string(entry["BACKEND"])(entry["OPTIONS"])
-        return self._frame_log
+        with self._lock:  # of two logs in memory, one would lose its frames
+            if self._frame_log is None:
+                entry = settings.FRAME_LOG
+                self._frame_log = import_string(entry["BACKEND"])(entry["OPTIONS"])
+            return self._frame_log
 
     def engine_on(self, loop: asyncio.AbstractEventLoop) -> Engine:
         """Return the engine of an event loop, made on first use."""
         from .engine import Engine  # models cannot be imported before the apps are ready
 
         if (engine := self._engines.get(loop)) is None:
-            with self._engines_lock:
+            with self._lock:
                 engines = {old: e for old, e in self._engines.items() if not old.is_closed()}
                 engine = engines.setdefault(loop, Engine(loop, self.frame_log, self.writer))
                 self._engines = engines
