@@ -85,20 +85,36 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
 
 def _check_provider(alias: str, entry: BackendEntry) -> Iterator[CheckMessage]:
     where = f'CHATSTREAM["PROVIDERS"]["{alias}"]'
+    yield from _check_backend(
+        where, entry, BACKENDS, (alias,), "chatstream.E003", "chatstream.E004"
+    )
+
+
+def _check_backend(
+    where: str,
+    entry: BackendEntry,
+    known: tuple[str, ...],
+    leading: tuple[str, ...],
+    unimportable: str,
+    wrong: str,
+) -> Iterator[CheckMessage]:
+    """Make what an entry names, from the ``leading`` arguments and its options; let it speak.
+
+    ``known`` are chatstream's own; ``unimportable`` and ``wrong`` the ids of what is reported here.
+    """
     path = entry["BACKEND"]
     try:
         backend = _import(path)
     except ImportError as exc:
         message = f"{where}[\"BACKEND\"] '{path}' cannot be imported: {exc}."
-        yield Error(message, hint=_backend_hint(path), id="chatstream.E003")
+        yield Error(message, hint=_backend_hint(path, known), id=unimportable)
         return
     try:
-        provider = backend(alias, entry["OPTIONS"])
+        made = backend(*leading, entry["OPTIONS"])
     except ImproperlyConfigured as exc:
-        hint = "docs/settings.md lists the options of each provider."
-        yield Error(str(exc), hint=hint, id="chatstream.E004")
+        yield Error(str(exc), hint="docs/settings.md lists the options of each backend.", id=wrong)
         return
-    yield from provider.check()
+    yield from made.check()
 
 
 def _import(path: str) -> Any:
@@ -113,11 +129,11 @@ def _import(path: str) -> Any:
         raise ImportError(f"module '{module_path}' has no '{name}'") from None
 
 
-def _backend_hint(path: str) -> str:
-    near = nearest(path, BACKENDS)
+def _backend_hint(path: str, known: tuple[str, ...]) -> str:
+    near = nearest(path, known)
     if near:
         return f"Did you mean '{near}'?"
-    return f"chatstream's own are {' and '.join(BACKENDS)}."
+    return f"chatstream's own are {' and '.join(known)}."
 
 
 @register(TAG)
@@ -129,21 +145,8 @@ def check_frame_log(**kwargs: Any) -> list[CheckMessage]:
     settings = current_settings()
     if settings is None:
         return []
-    where, entry = 'CHATSTREAM["FRAME_LOG"]', settings.FRAME_LOG
-    path = entry["BACKEND"]
-    try:
-        backend = _import(path)
-    except ImportError as exc:
-        near = nearest(path, FRAME_LOGS)
-        hint = f"Did you mean '{near}'?" if near else f"Known are {' and '.join(FRAME_LOGS)}."
-        message = f"{where}[\"BACKEND\"] '{path}' cannot be imported: {exc}."
-        return [Error(message, hint=hint, id="chatstream.E006")]
-    try:
-        log = backend(entry["OPTIONS"])
-    except ImproperlyConfigured as exc:
-        hint = "docs/settings.md lists the options of each frame log."
-        return [Error(str(exc), hint=hint, id="chatstream.E007")]
-    return list(log.check())
+    where, ids = 'CHATSTREAM["FRAME_LOG"]', ("chatstream.E006", "chatstream.E007")
+    return list(_check_backend(where, settings.FRAME_LOG, FRAME_LOGS, (), *ids))
 
 
 @register(TAG)

@@ -123,7 +123,7 @@ def test_no_message_shows_a_key():
     [
         ("chatstream.framelog.database.DatabaseFramelogs", f"Did you mean '{DATABASE_LOG}'?"),
         ("chatstream.framelogs.memory.MemoryFrameLog", f"Did you mean '{MEMORY_LOG}'?"),
-        ("nonsense", f"Known are {DATABASE_LOG} and {MEMORY_LOG}."),
+        ("nonsense", f"chatstream's own are {DATABASE_LOG} and {MEMORY_LOG}."),
     ],
 )
 def test_a_frame_log_that_cannot_be_imported_is_named_with_the_nearest(backend, hint):
