@@ -10,12 +10,12 @@ All functions block, and run in the writer's thread or in a transaction of the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from django.db import DataError, IntegrityError, router, transaction
+from django.db import DataError, IntegrityError, connections, router, transaction
 
 from .core.answers import Answer, Ending, last_frames
 from .core.frames import Frame
@@ -33,6 +33,7 @@ STOPPED = Ending(Outcome.STOPPED, error_code="stopped")
 UNSTORABLE = Ending(Outcome.FAILED, error_code="storage")
 # What one run alone can be guilty of. ValueError: a driver cannot encode a text.
 FAULTS = (FrameConflict, DataError, IntegrityError, ValueError)
+FROZEN_AFTER = 2  # seconds between two statements of a transaction
 ATTEMPTS = 20  # a producer that is not dead after all may append a few more frames meanwhile
 
 
@@ -126,8 +127,20 @@ def _save_message(run: str, text: str) -> None:
     Run.objects.only("message").get(pk=run).save_message(text)
 
 
-def _transaction() -> AbstractContextManager[object]:
-    return transaction.atomic(router.db_for_write(Run))
+@contextmanager
+def _transaction() -> Iterator[None]:
+    alias = router.db_for_write(Run)
+    connection = connections[alias]
+    is_outermost = not connection.in_atomic_block
+    with transaction.atomic(alias):
+        if is_outermost and connection.vendor == "postgresql":
+            # A process that freezes here would hold its locks for as long, and with them whoever
+            # reaps its runs: the server ends its transaction.
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SET LOCAL idle_in_transaction_session_timeout = %s", [FROZEN_AFTER * 1000]
+                )
+        yield
 
 
 def tell_settled(run: str) -> None:

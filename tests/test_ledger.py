@@ -414,20 +414,51 @@ def test_a_producer_and_a_reaper_at_once_leave_one_ending(log: CrashingLog) -> N
         assert row(run).text == content(run) == Answer(log.read(run)).text
 
 
+def test_a_process_that_freezes_in_a_commit_holds_nobody_up(database: str) -> None:
+    if database == "sqlite":
+        pytest.skip("SQLite has one lock for all, and nobody who takes it away")
+    frozen, log = CrashingLog(DatabaseFrameLog({})), DatabaseFrameLog({})
+    run = claimed()
+    commit(log, "p", [more(run)])
+    holds_locks, may_go_on = threading.Event(), threading.Event()
+
+    def freeze() -> None:
+        holds_locks.set()
+        may_go_on.wait(30)
+
+    frozen.after = freeze
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(hanging_up, lambda: commit(frozen, "p", [more(run, 3)]))
+        holds_locks.wait(30)
+        let_lease_run_out(run)
+        assert reap(log, LEASE) == [run]
+        frozen.calm()
+        may_go_on.set()
+        with pytest.raises(DatabaseError):
+            late.result()
+    assert commit(log, "p", [more(run, 3)]) == {run}
+    assert kinds(log, run) == "ttfe"
+
+
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
     """Run each in a thread with a connection of its own; return what they return."""
     start = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
-        try:
-            connections[Run.objects.db].ensure_connection()
-            start.wait(30)
-            return job()
-        finally:
-            connections.close_all()
+        connections[Run.objects.db].ensure_connection()
+        start.wait(30)
+        return job()
 
     with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(run, jobs))
+        return list(pool.map(lambda job: hanging_up(lambda: run(job)), jobs))
+
+
+def hanging_up(job: Callable[[], Any]) -> Any:
+    """Run it, then let go of this thread's connections."""
+    try:
+        return job()
+    finally:
+        connections.close_all()
 
 
 # Looking and pruning
