@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .models import Conversation, Message
 
-__all__ = ["CONTINUE", "Turn", "branch", "cut"]
+__all__ = ["CONTINUE", "Turn", "branch", "cut", "tip"]
 
 # What a model is told that shall go on with an answer that was cut short.
 CONTINUE = (
@@ -27,6 +27,11 @@ class Turn:
     parent: Message | None
     prompt: str | None = None
     answer: Message | None = None
+
+    @classmethod
+    def begin(cls, owner: str, prompt: str) -> Turn:
+        """Say the first thing of a conversation, which is made when the turn is saved."""
+        return cls(Conversation(owner=owner), None, prompt)
 
     @classmethod
     def send(cls, conversation: Conversation, prompt: str) -> Turn:
@@ -61,6 +66,8 @@ class Turn:
     def save(self) -> Message:
         """Add the messages, within the caller's transaction; return the one to be written."""
         conversation, parent = self.conversation, self.parent
+        if conversation._state.adding:
+            conversation.save(force_insert=True)
         if self.prompt is not None:
             parent = conversation.messages.create(
                 parent=parent, role=Message.Role.USER, content=self.prompt
@@ -86,6 +93,18 @@ def branch(conversation: Conversation, leaf: Message | None) -> list[Message]:
         path.append(at)
         at = messages.get(at.parent_id or "")
     return path[::-1]
+
+
+def tip(message: Message) -> Message:
+    """Return the newest message below ``message``, by its newest children; one query.
+
+    A message that nobody answered is its own.
+    """
+    messages = Message.objects.filter(conversation=message.conversation_id).order_by("pk")
+    newest = {child.parent_id: child for child in messages.defer("content")}
+    while (child := newest.get(message.pk)) is not None:
+        message = child
+    return message
 
 
 def cut(messages: Sequence[dict[str, str]], budget: int) -> list[dict[str, str]]:

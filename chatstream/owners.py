@@ -21,7 +21,7 @@ SESSION_KEY = "chatstream_owner"
 
 def owner_of(request: Any) -> str:
     """Return who asks; "" for an anonymous visitor who owns nothing yet."""
-    user = request.user
+    user = getattr(request, "user", None)  # a site without users has none
     # A stateless authentication's user may have no key: all of those would be one owner.
     if user is not None and user.is_authenticated and getattr(user, "pk", None) is not None:
         return f"user:{user.pk}"

@@ -33,7 +33,8 @@ class MayChat(BasePermission):
     message = "Please sign in."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return settings.ALLOW_ANONYMOUS or bool(request.user and request.user.is_authenticated)
+        user = getattr(request, "user", None)
+        return settings.ALLOW_ANONYMOUS or bool(user and user.is_authenticated)
 
 
 def quiet(authenticator: BaseAuthentication) -> BaseAuthentication:

@@ -25,7 +25,7 @@ from rest_framework.settings import api_settings
 
 from .core.outcomes import REFUSALS
 
-__all__ = ["Refused", "refusal_of", "refusal_response"]
+__all__ = ["MESSAGES", "Refused", "refusal_of", "refusal_response"]
 
 logger = logging.getLogger("chatstream")
 
@@ -45,7 +45,8 @@ _CODES: dict[type[Exception], str] = {
     MultiPartParserError: "invalid",
 }
 
-_MESSAGES = {
+# What a refusal says of which nothing better is known.
+MESSAGES = {
     "invalid": "The request cannot be read.",
     "not_authenticated": "Please sign in.",
     "forbidden": "You may not do this.",
@@ -101,7 +102,7 @@ def refusal_of(exc: Exception) -> Refused | None:
         return Refused("invalid", message, field=field)
     for kind, code in _CODES.items():
         if isinstance(exc, kind):
-            return Refused(code, _own_words(exc) or _MESSAGES[code])
+            return Refused(code, _own_words(exc) or MESSAGES[code])
     if isinstance(exc, OperationalError | InterfaceError):
         logger.error("refused, for the database is out of reach: %s", exc)
         return Refused("storage", "Answers cannot be stored at the moment.", retry_after=5)

@@ -8,6 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from .conf import settings
+from .conversations import tip
 from .models import Conversation, Message
 
 __all__ = ["AskSerializer", "ConversationSerializer", "MessageSerializer"]
@@ -104,7 +105,10 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
 
 
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    """A conversation without its messages. ``leaf`` picks the branch that is shown."""
+    """A conversation without its messages.
+
+    ``leaf`` picks the branch that is shown: any message of it, for its newest end is taken.
+    """
 
     created_at = serializers.DateTimeField(read_only=True, default_timezone=UTC)
     updated_at = serializers.DateTimeField(read_only=True, default_timezone=UTC)
@@ -114,10 +118,17 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         fields = ("id", "title", "leaf", "created_at", "updated_at")
         read_only_fields = ("id",)
 
+    def update(self, instance: Conversation, validated_data: dict[str, Any]) -> Conversation:
+        """Save what was given only: a look at another branch does not make it the latest."""
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        instance.save(update_fields=[*validated_data])
+        return instance
+
     def validate_leaf(self, leaf: Message | None) -> Message | None:
         if leaf is not None and (self.instance is None or leaf.conversation_id != self.instance.pk):
             raise serializers.ValidationError("There is no such message in this conversation.")
-        return leaf
+        return leaf and tip(leaf)
 
 
 def _json_type(data: Any) -> str:

@@ -11,6 +11,8 @@ __all__ = ["app_name", "urlpatterns"]
 app_name = "chatstream"
 
 urlpatterns = [
+    path("", views.ChatPageView.as_view(), name="chat"),
+    path("c/<str:conversation>/", views.ChatPageView.as_view(), name="chat-conversation"),
     path("stream/", views.ChatStreamView.as_view(), name="stream"),
     path("runs/", views.RunListView.as_view(), name="runs"),
     path("runs/<str:run>/", views.RunView.as_view(), name="run"),
@@ -21,5 +23,10 @@ urlpatterns = [
         "conversations/<str:conversation>/",
         views.ConversationView.as_view(),
         name="conversation",
+    ),
+    path(
+        "conversations/<str:conversation>/export/",
+        views.ConversationExportView.as_view(),
+        name="conversation-export",
     ),
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "HTML_TEXT",
     "INJECTION",
     "LONG",
+    "MARKDOWN",
     "PARTIAL",
     "PROVIDER_WORDS",
     "REFUSAL",
@@ -48,6 +49,31 @@ HTML_TEXT = (
     "<script>alert(1)</script> [a](javascript:alert(1)) ![b](https://evil.invalid/i.png?q=1)"
     "<img src=x onerror=alert(1)></div>&amp;"
 )
+MARKDOWN = """\
+A **stream** is a *sequence* of values that [come](https://example.org/) one by one:
+
+1. the first,
+2. the second, with `code`,
+3. and so on.
+
+> Nothing is lost, and nothing comes twice.
+
+```python
+def frames(completion):
+    for delta in completion:
+        yield delta  # as it comes
+```
+
+| state | what it means |
+| --- | ---: |
+| done | the answer is whole[^1] |
+| failed | it is not |
+
+- [x] logged
+- [ ] forgotten
+
+[^1]: And saved.
+"""
 REFUSAL = "I cannot help with that."
 SURROGATES = "lone \ud83c end, pair 🎉."
 PROVIDER_WORDS = "zq-provider-words-zq"
@@ -645,6 +671,26 @@ def endless(peer: Peer) -> None:
     for number in range(int(STALL * 50)):
         say(peer, chunk(f"{number} "))
         peer.pause(0.02)
+    peer.hold()
+
+
+@further
+def lines(peer: Peer) -> None:
+    start(peer, [])
+    for number in range(int(STALL * 50)):
+        say(peer, chunk(f"Line {number}.\n\n"))
+        peer.pause(0.02)
+    finish(peer)
+
+
+@further
+def markdown(peer: Peer) -> None:
+    answer(peer, events(line + "\n" for line in MARKDOWN.split("\n")))
+
+
+@further
+def markdown_hang(peer: Peer) -> None:
+    start(peer, [MARKDOWN.partition("```")[0]])
     peer.hold()
 
 

@@ -14,7 +14,7 @@ FLOOR 0, pure
     core.outcomes  core.upstream  core.requests  core.frames  core.answers
     core.sse  core.shortcut  core.chunks  core.framer  core
 FLOOR 1, what the rest is made of
-    conf  ids  loop  writer  signals  models
+    conf  ids  words  loop  writer  signals  models
     providers.base  providers.deadlines  providers.transport  providers.reading
     providers.openai  providers.scripted  providers.sources  providers
     framelog.base  framelog.memory  framelog.database  framelog
@@ -22,9 +22,11 @@ FLOOR 1, what the rest is made of
 FLOOR 2, the heart
     relay  pump  feeds  ledger  live  engine  conversations  runs
 FLOOR 3, the web
-    streaming  responses  refusals  negotiation  owners  permissions  throttling  serializers
+    streaming  responses  refusals  negotiation  owners  permissions  throttling
+    serializers
+    pagination  places  transcript  page  templatetags
     views.links  views.base  views.following  views.starting
-    views.runs  views.stream  views.conversations  views  urls
+    views.runs  views.stream  views.conversations  views.page  views  urls
 FLOOR 4, glue nobody imports
     gunicorn  checks  apps  testing  management  migrations
 """

