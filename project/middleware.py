@@ -8,7 +8,7 @@ from django.utils.decorators import sync_and_async_middleware
 
 POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    "object-src 'none'"
+    "object-src 'none'; require-trusted-types-for 'script'; trusted-types dompurify"
 )
 
 

@@ -83,8 +83,8 @@ def chosen_model() -> tuple[dict[str, Any], dict[str, Any], str]:
         # Never OPENAI_API_KEY: that one is for OpenAI, and this is somebody else.
         options = {"base_url": base_url, "api_key": environ.get("CHATSTREAM_API_KEY") or "none"}
         return options | named, {}, model or "your own model server"
-    if environ.get("OPENAI_API_KEY"):
-        return named, {}, model or "OpenAI"  # the provider reads the key by itself
+    if key := environ.get("OPENAI_API_KEY"):
+        return {"api_key": key} | named, {}, model or "OpenAI"
     options = {
         # Port 0 reaches nobody: without the embedded model an answer says "unreachable".
         "base_url": environ.get(URL_VARIABLE, "http://127.0.0.1:0/v1"),
@@ -102,7 +102,7 @@ _options, _limits, DEMO_MODEL_NAME = chosen_model()
 CHATSTREAM = {
     "PROVIDERS": {
         "default": {
-            "BACKEND": "chatstream.providers.openai.OpenAIProvider",
+            "BACKEND": "project.switches.SwitchedProvider",  # an OpenAIProvider that can be broken
             "OPTIONS": _options,
         }
     },

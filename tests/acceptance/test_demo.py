@@ -1,192 +1,318 @@
-"""The demo page in a real browser, through a real server, against every kind of upstream.
+"""The demo's own: the page around the chat, the drawer under the hood, and its switches.
 
-CHATSTREAM_SCREENSHOTS=folder keeps a picture of each state.
+What the chat itself does is tested in ``test_page.py``. CHATSTREAM_SCREENSHOTS=folder keeps
+pictures.
 """
 
 import json
-import os
 import re
+import shutil
+import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import (
-    APIRequestContext,
-    Browser,
-    ConsoleMessage,
-    Locator,
-    Page,
-    Route,
-    expect,
-)
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
-from chatstream.core.outcomes import ERRORS, REFUSALS, outcome_of_code
-from tests.acceptance.conftest import start_demo
+from chatstream.core.outcomes import ERRORS
+from tests.acceptance.chat_page import ChatPage, browsing, expect_state, shoot
 from tests.acceptance.network import Network
-from tests.behaviours import HTML_TEXT, INJECTION, PARTIAL, TEXT
-from tests.demo import ROOT, Demo
+from tests.behaviours import PARTIAL, TEXT
+from tests.demo import Demo
 from tests.upstream import Upstream
-
-STATIC = ROOT / "project" / "static" / "demo"
-TIMEOUT = 20_000  # milliseconds
-FIRST_WORD = r"first word after \d+\.\d\d s"
 
 
 @pytest.fixture
-def page(browser: Browser, demo: Demo) -> Iterator[Page]:
-    """A page of its own on the demo, which must end without an error or a policy violation."""
-    yield from watched_page(browser, demo.url)
+def chat(browser: Browser, demo: Demo) -> Iterator[ChatPage]:
+    """The demo, which must end without an error or a policy violation."""
+    with browsing(browser) as context:
+        yield ChatPage(context.new_page(), demo.url)
 
 
-def watched_page(browser: Browser, url: str) -> Iterator[Page]:
-    complaints: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        # A refused or broken request is what some tests are about.
-        if message.type == "error" and not message.text.startswith("Failed to load resource"):
-            complaints.append(message.text)
-
-    def watch(page: Page) -> None:
-        page.set_default_timeout(TIMEOUT)
-        page.on("console", note)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.on("page", watch)
-    page = context.new_page()
-    page.goto(url)
-    yield page
-    context.close()
-    assert complaints == []
+@pytest.fixture
+def page(chat: ChatPage) -> Page:
+    return chat.page
 
 
-def play(page: Page, model: str, **body: str) -> None:
-    """Let the page's requests ask for ``model``, whose name is the upstream's behaviour."""
-    more = {"model": model, **body}
-
-    def add(route: Route) -> None:
-        asked = route.request.post_data_json
-        assert isinstance(asked, dict)
-        route.continue_(post_data=json.dumps(asked | more))
-
-    def add_to_query(route: Route) -> None:
-        query = "".join(f"&{name}={value}" for name, value in more.items())
-        route.continue_(url=route.request.url + query)
-
-    page.unroute_all()
-    page.route("**/chat/runs/", add)
-    page.route("**/chat/stream/?*", add_to_query)
+def expect_answer(answer: Locator, text: str = TEXT) -> None:
+    """Wait until the answer is done; its words are compared, for it is rendered as Markdown."""
+    expect_state(answer, "done")
+    shown = answer.locator("[data-part='text']").text_content() or ""
+    assert re.findall(r"\w+", shown) == re.findall(r"\w+", text)
 
 
-def ask(page: Page, prompt: str = "Say something") -> Locator:
-    """Send a prompt by the keyboard; return its turn."""
-    page.locator("#prompt").fill(prompt)
-    page.keyboard.press("Enter")
-    return page.locator(".turn").last
+def open_hood(page: Page) -> None:
+    page.get_by_role("button", name="Under the hood").click()
 
 
-def expect_ending(turn: Locator, kind: str) -> Locator:
-    """Wait for the turn's ending; return the line that tells of it."""
-    expect(turn).to_have_attribute("data-ending", kind, timeout=TIMEOUT)
-    return turn.locator(".ending")
+def lines_of(page: Page, kind: str) -> list[str]:
+    """Return the lines of the event log, without their times."""
+    lines: list[str] = page.locator(f"#log [data-kind='{kind}']").evaluate_all(
+        "(lines) => lines.map((line) => line.lastChild?.data ?? '')"
+    )
+    return lines
 
 
-def shoot(page: Page, name: str) -> None:
-    if folder := os.environ.get("CHATSTREAM_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+# ------------------------------------------------------------------------------------ the page
 
 
-# ------------------------------------------------------------------------------------- endings
+def test_the_page_has_a_strict_policy_and_nothing_inline(demo: Demo) -> None:
+    with urllib.request.urlopen(demo.url) as response:
+        policy = response.headers["Content-Security-Policy"]
+        html = response.read().decode()
+    assert "default-src 'self'" in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert "unsafe" not in policy
+    scripts = re.findall(r"<script[^>]*>", html)
+    assert [tag for tag in scripts if "src=" not in tag and "application/json" not in tag] == []
+    assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", html) == []
 
 
-def test_a_whole_answer_is_done_with_the_time_to_its_first_word_and_its_tokens(page: Page) -> None:
-    play(page, "ok_usage@page")
-    turn = ask(page)
-    line = expect_ending(turn, "completed")
-    expect(line).to_have_text(re.compile(rf"^Done · {FIRST_WORD} · 10 tokens$"))
-    assert turn.locator(".answer").text_content() == TEXT
-    assert page.locator("#announcer").text_content() == line.text_content()
-    shoot(page, "completed")
+def test_a_chat_fills_the_page_and_answers(chat: ChatPage) -> None:
+    box = chat.root.bounding_box()
+    assert box is not None
+    assert (box["width"], box["y"] + box["height"]) == (1280, 800)
+    shoot(chat.page, "demo")
+    expect_answer(chat.ask())
 
 
-def test_an_unknown_token_count_is_not_shown(page: Page) -> None:
-    line = expect_ending(ask(page), "completed")
-    expect(line).to_have_text(re.compile(rf"^Done · {FIRST_WORD}$"))
+def test_a_conversation_is_at_an_address_of_the_same_page(chat: ChatPage) -> None:
+    expect_answer(chat.ask("Remember this"))
+    chat.page.reload()
+    assert "?c=" in chat.page.url
+    expect(chat.users).to_contain_text("Remember this")
+    expect(chat.page.get_by_role("button", name="Under the hood")).to_be_visible()
 
 
-def test_an_answer_cut_by_the_token_limit_says_that_it_is_not_whole(page: Page) -> None:
-    play(page, "finish_length@page")
-    turn = ask(page)
-    line = expect_ending(turn, "truncated")
-    expect(line).to_have_text(re.compile(r"^Cut off at the model's length limit.*truncated$"))
-    expect(line).to_have_attribute("data-tone", "warn")
-    assert turn.locator(".answer").text_content() == PARTIAL
+# ------------------------------------------------------------------------------------ the drawer
 
 
-FAILURES = {
-    "finish_content_filter": "filtered",
-    "http_401_key_echo": "upstream_auth",
-    "http_404": "upstream_rejected",
-    "http_400_context": "upstream_too_large",
-    "http_429_quota": "upstream_quota",
-    "http_500": "upstream_unavailable",
-    "http_200_html": "upstream_malformed",
-    "fin_mid_stream": "upstream_incomplete",
-    "end_no_finish": "upstream_incomplete",
-    "hang_mid_stream": "upstream_timeout",
-    "error_object": "upstream_error",
-}
+def test_the_drawer_opens_beside_the_chat_and_stays_open(page: Page) -> None:
+    drawer = page.get_by_role("complementary", name="Under the hood")
+    expect(drawer).to_be_hidden()
+    open_hood(page)
+    chat, hood = page.locator("chatstream-chat").bounding_box(), drawer.bounding_box()
+    assert chat is not None
+    assert hood is not None
+    assert chat["x"] + chat["width"] == hood["x"]
+    page.reload()
+    expect(drawer).to_be_visible()
+    page.get_by_role("button", name="Close", exact=True).last.click()
+    expect(drawer).to_be_hidden()
+    expect(page.get_by_role("button", name="Under the hood")).to_be_focused()
 
 
-@pytest.mark.parametrize("behaviour", FAILURES)
-def test_a_failure_is_told_in_words_with_its_code(
-    page: Page, upstream: Upstream, behaviour: str
+def test_on_a_narrow_screen_the_drawer_is_a_sheet_below_the_chat(
+    browser: Browser, demo: Demo
 ) -> None:
-    model = f"{behaviour}@page"
-    play(page, model)
-    turn = ask(page)
-    code = FAILURES[behaviour]
-    line = expect_ending(turn, outcome_of_code(code))
-    words = words_of("ERRORS")[code]
-    expect(line.locator("strong")).to_have_text(words)
-    expect(line.locator("code")).to_have_text(code)
-    expect(line).to_have_attribute("data-tone", "bad")
-    again = turn.get_by_role("button", name="Ask again")
-    expect(again).to_have_count(int(ERRORS[code].is_retryable))
-    shoot(page, f"failed-{behaviour}")
-    assert len(upstream.requests_for(model)) == 1
+    with browsing(browser, viewport={"width": 360, "height": 740}) as context:
+        chat = ChatPage(context.new_page(), demo.url)
+        open_hood(chat.page)
+        expect_answer(chat.ask("W" * 200))
+        above, hood = chat.root.bounding_box(), chat.page.locator("#hood").bounding_box()
+        assert above is not None
+        assert hood is not None
+        assert above["y"] + above["height"] == hood["y"]
+        assert above["height"] > 300
+        assert chat.page.evaluate("document.documentElement.scrollWidth") == 360
+        shoot(chat.page, "demo-narrow")
 
 
-def test_a_busy_model_says_when_to_try_again(page: Page) -> None:
-    play(page, "http_429_retry_after@page")
-    line = expect_ending(ask(page), "failed")
-    expect(line.locator("strong")).to_have_text("The model is busy. Try again in 45 s")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_open_drawer_passes_axe(browser: Browser, demo: Demo, scheme: str) -> None:
+    # axe is a script of the test's own, which the policy would refuse
+    with browsing(browser, color_scheme=scheme, bypass_csp=True) as context:
+        chat = ChatPage(context.new_page(), demo.url)
+        open_hood(chat.page)
+        expect_answer(chat.ask())
+        results = Axe().run(chat.page)
+        shoot(chat.page, f"demo-{scheme}")
+    assert results.violations_count == 0, results.generate_report()
 
 
-def test_asking_again_answers_the_same_prompt_once_more(page: Page, upstream: Upstream) -> None:
-    play(page, "http_500@again")
-    turn = ask(page, "Once more")
-    expect_ending(turn, "failed")
-    play(page, "ok@again")
-    turn.get_by_role("button", name="Ask again").click()
-    expect_ending(turn, "completed")
-    assert turn.locator(".answer").text_content() == TEXT
-    expect(page.locator(".turn")).to_have_count(1)
-    (request,) = upstream.requests_for("ok@again")
-    assert request.body["messages"] == [{"role": "user", "content": "Once more"}]
+def test_the_log_shows_the_bytes_lines_and_what_the_client_saw(page: Page, chat: ChatPage) -> None:
+    open_hood(page)
+    expect_answer(chat.ask())
+    expect(page.locator("#log")).to_contain_text('data: {"done": true}')
+    lines = lines_of(page, "line")
+    assert lines[:2] == [": open", "retry: 1000"]
+    assert "event: start" in lines
+    assert any(line.startswith('data: {"text": ') for line in lines)
+    assert re.fullmatch(r"id: \w+:\d+", lines[2])
+    seen = lines_of(page, "client")
+    assert seen[0] == "state: connecting"
+    assert seen[1].startswith("created: run ")
+    assert seen[-1] == "end: completed"
 
 
-def test_a_refusal_is_told_in_words_with_its_code(page: Page, upstream: Upstream) -> None:
-    play(page, "ok@refused", provider="nobody")
-    line = expect_ending(ask(page), "refused")
-    expect(line.locator("strong")).to_have_text(words_of("REFUSALS")["invalid"])
-    expect(line.locator("code")).to_have_text("invalid")
-    assert upstream.requests_for("ok@refused") == []
+def test_the_log_begins_again_from_the_start_when_it_is_opened_late(
+    page: Page, chat: ChatPage
+) -> None:
+    expect_answer(chat.ask())
+    assert lines_of(page, "line") == []
+    open_hood(page)
+    expect(page.locator("#log")).to_contain_text('data: {"done": true}')
+    assert lines_of(page, "line")[0] == ": open"
 
 
-# ------------------------------------------------------------------------ what the network does
+def test_a_closed_drawer_costs_no_connection(page: Page, chat: ChatPage) -> None:
+    streams: list[str] = []
+
+    def note(request: Request) -> None:
+        if "/stream/" in request.url:
+            streams.append(request.resource_type)
+
+    page.on("request", note)
+    open_hood(page)
+    expect(chat.ask(model="ok_slow@closed")).to_contain_text("Hello")
+    assert sorted(streams) == ["eventsource", "fetch"]
+    with page.expect_event("requestfailed", lambda it: it.resource_type == "fetch"):
+        page.get_by_role("button", name="Close", exact=True).last.click()
+
+
+def test_the_plots_show_the_first_token_and_the_speed(page: Page, chat: ChatPage) -> None:
+    open_hood(page)
+    expect_answer(chat.ask(model="ok_slow@plots"))
+    expect(page.locator("#figure-first")).to_have_text(re.compile(r"^\d+\.\d\d s$"))
+    expect(page.locator("#figure-rate")).to_have_text(re.compile(r"^≈ \d+/s$"))
+    expect(page.locator("#plot-rate polyline")).to_have_attribute("points", re.compile(r"\d,\d"))
+    expect_answer(chat.ask(model="ok_usage@plots"))
+    expect(page.locator("#plot-first rect")).to_have_count(2)
+    expect(page.locator("#note-rate")).to_have_text(re.compile("^10 tokens in .* s, as the model"))
+
+
+# ---------------------------------------------------------------------------------- the switches
+
+
+def test_a_cut_connection_costs_nothing(page: Page, chat: ChatPage, upstream: Upstream) -> None:
+    open_hood(page)
+    answer = chat.ask(model="ok_four_seconds@cut")
+    expect(answer).to_contain_text("3")
+    page.get_by_role("button", name="Cut the connection").click()
+    expect_state(answer, "reconnecting")
+    expect(answer).to_contain_text("your answer is safe")
+    expect(page.locator("#switches-line")).to_contain_text("Cut")
+    shoot(page, "demo-cut")
+    expect_answer(answer, " ".join(str(number) for number in range(40)))
+    expect(page.locator("#switches-line")).to_contain_text("Connected again")
+    assert len(upstream.requests_for("ok_four_seconds@cut")) == 1
+    expect(page.locator("#log")).to_contain_text("connection lost")
+    expect(page.locator("#log")).to_contain_text("Last-Event-ID")
+    expect(page.locator("#log")).to_contain_text('data: {"done": true}')
+    texts = [line for line in lines_of(page, "line") if line.startswith('data: {"text"')]
+    told = "".join(json.loads(line.removeprefix("data: "))["text"] for line in texts)
+    assert told == "".join(f"{number} " for number in range(40))
+
+
+def test_a_cut_without_an_answer_says_so(page: Page) -> None:
+    open_hood(page)
+    page.get_by_role("button", name="Cut the connection").click()
+    expect(page.locator("#switches-line")).to_contain_text("Ask something first")
+
+
+def test_a_slow_model_takes_its_time_for_each_word(page: Page, chat: ChatPage) -> None:
+    open_hood(page)
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Slow model").check()
+    began = time.monotonic()
+    expect_answer(chat.ask())
+    assert time.monotonic() - began > 0.9 * 0.2 * len(TEXT.split())
+    page.reload()
+    expect(page.get_by_label("Slow model")).to_be_checked()
+
+
+def test_a_failing_model_fails_and_goes_on_when_it_is_well_again(
+    page: Page, chat: ChatPage, upstream: Upstream
+) -> None:
+    open_hood(page)
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Failing model").check()
+    answer = chat.ask(model="ok@failing")  # ten words
+    expect_state(answer, "failed")
+    expect(page.locator("#log")).to_contain_text("end: failed (upstream_incomplete)")
+    shoot(page, "demo-failed")
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Failing model").uncheck()
+    answer.get_by_role("button", name="Continue").click()
+    expect_state(answer, "done")
+    assert upstream.requests_for("ok@failing")[0].body.keys() == {
+        *("model", "messages", "stream", "stream_options")
+    }
+
+
+def test_a_switch_acts_on_the_answer_that_is_on_its_way(
+    page: Page, chat: ChatPage, upstream: Upstream
+) -> None:
+    open_hood(page)
+    answer = chat.ask(model="endless@switched")
+    expect(answer).to_contain_text("3")
+    page.get_by_label("Failing model").check()
+    expect_state(answer, "failed")
+    assert upstream.wait_closed(5, "endless@switched")
+
+
+def test_another_visitor_is_left_alone(page: Page, browser: Browser, demo: Demo) -> None:
+    open_hood(page)
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Failing model").check()
+    with browsing(browser) as context:
+        expect_answer(ChatPage(context.new_page(), demo.url).ask())
+
+
+def test_another_site_cannot_throw_a_switch(demo: Demo) -> None:
+    request = urllib.request.Request(f"{demo.url}demo/cut/", data=b"")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value:
+        assert refused.value.code == 403
+
+
+# -------------------------------------------------------------------------------------- by curl
+
+
+def run_shown(page: Page, name: str, **replaced: str) -> str:
+    """Run a command as it is shown, in a shell; return its output."""
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    command = page.locator(f"#{name}").text_content() or ""
+    for old, new in replaced.items():
+        command = command.replace(old.replace("_", "-"), new)
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    return result.stdout
+
+
+def test_the_command_shown_asks_the_same(page: Page, chat: ChatPage, upstream: Upstream) -> None:
+    prompt = "It's \"quoted\" & 50 % $HOME; \\ 'done'"
+    expect_answer(chat.ask(prompt))
+    output = run_shown(page, "curl-ask")
+    assert output.rstrip().endswith('data: {"done": true}')
+    assert upstream.requests_for("ok")[-1].body["messages"][-1]["content"] == prompt
+
+
+def test_the_command_shown_takes_the_run_up_again(page: Page, chat: ChatPage) -> None:
+    open_hood(page)
+    expect_answer(chat.ask())
+    expect(page.locator("#curl-resume")).to_contain_text(re.compile(r"Last-Event-ID: \w+:[1-9]"))
+    (session,) = [it["value"] for it in page.context.cookies() if it["name"] == "sessionid"]
+    output = run_shown(page, "curl-resume", YOUR_SESSION=session)
+    assert output.rstrip().endswith('data: {"done": true}')
+    assert "event: start" not in output
+
+
+def test_a_command_is_copied_by_its_button(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    open_hood(page)
+    button = page.locator("[data-copy='curl-ask']")
+    button.click()
+    expect(button).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#curl-ask").text_content()
+
+
+# -------------------------------------------------------------------- the smallest possible client
 
 
 @pytest.fixture
@@ -195,135 +321,59 @@ def network(demo: Demo) -> Iterator[Network]:
         yield network
 
 
-@pytest.mark.parametrize("seconds", [0.5, 5])
-def test_a_network_cut_in_mid_answer_costs_nothing(
-    browser: Browser, upstream: Upstream, network: Network, seconds: float
-) -> None:
-    model = f"ok_slow@cut-{seconds}"
-    for page in watched_page(browser, network.url):
-        play(page, model)
-        turn = ask(page)
-        expect(turn.locator(".answer")).to_contain_text("Hello")
-        network.cut()
-        expect(turn.locator(".ending")).to_contain_text("Reconnecting")
-        shoot(page, "reconnecting")
-        time.sleep(seconds)
-        expect(turn.locator(".ending")).to_contain_text("Reconnecting")
-        network.restore()
-        expect_ending(turn, "completed")
-        assert turn.locator(".answer").text_content() == TEXT
-    assert len(upstream.requests_for(model)) == 1
+def test_the_code_shown_is_the_file_that_runs_and_has_four_lines(page: Page) -> None:
+    shown = page.locator("#smallest-source").text_content() or ""
+    served = page.evaluate("fetch('/static/demo/smallest.js').then((file) => file.text())")
+    assert shown == served.strip()
+    assert len(shown.splitlines()[1:-1]) == 4  # between the function's head and its brace
 
 
-def test_a_reload_in_mid_answer_goes_on_with_it(page: Page, upstream: Upstream) -> None:
-    play(page, "ok_slow@reload")
-    expect(ask(page, "Go on").locator(".answer")).to_contain_text("Hello")
-    page.reload()
-    turn = page.locator(".turn")
-    expect(turn).to_have_attribute("data-ending", "completed")
-    assert turn.locator(".question").text_content() == "Go on"
-    assert turn.locator(".answer").text_content() == TEXT
-    assert len(upstream.requests_for("ok_slow@reload")) == 1
+def run_smallest(page: Page, model: str = "ok") -> Locator:
+    """Run the four lines, which the upstream answers as ``model`` says; return the ending."""
+    page.route(
+        "**/chat/stream/?*",
+        lambda route: route.continue_(url=f"{route.request.url}&model={model}"),
+    )
+    open_hood(page)
+    page.get_by_role("button", name="Run it").click()
+    return page.locator("#try-ending")
 
 
-def test_an_answer_ends_without_its_tab_and_is_there_when_one_opens(
-    page: Page, demo: Demo, upstream: Upstream
-) -> None:
-    play(page, "ok_slow@tab")
-    expect(ask(page).locator(".answer")).to_contain_text("Hello")
-    conversation = page.evaluate("localStorage.getItem('chatstream-conversation')")
-    page.close()
-    wait_until_settled(page.context.request, f"{demo.url}chat/conversations/{conversation}/")
-    reopened = page.context.new_page()
-    with reopened.expect_request_finished(lambda request: "/conversations/" in request.url):
-        reopened.goto(demo.url)
-    turn = reopened.locator(".turn")
-    expect(turn).to_have_attribute("data-ending", "completed")
-    assert turn.locator(".answer").text_content() == TEXT
-    assert len(upstream.requests_for("ok_slow@tab")) == 1
+def test_four_lines_read_an_answer_to_its_end(page: Page) -> None:
+    expect(run_smallest(page)).to_have_text("Done")
+    assert page.locator("#try-output").text_content() == TEXT
 
 
-def wait_until_settled(request: APIRequestContext, url: str) -> None:
-    until = time.monotonic() + 30
-    while request.get(url).json()["open_run"]:
-        assert time.monotonic() < until, "the answer did not end"
-        time.sleep(0.2)
+def test_four_lines_tell_a_failure_from_success(page: Page, upstream: Upstream) -> None:
+    expect(run_smallest(page, "fin_mid_stream@four")).to_have_text(
+        ERRORS["upstream_incomplete"].message
+    )
+    assert page.locator("#try-output").text_content() == PARTIAL
+    assert len(upstream.requests_for("fin_mid_stream@four")) == 1
 
 
-def test_a_server_that_dies_in_mid_answer_leaves_a_clear_ending(
-    browser: Browser, upstream: Upstream
-) -> None:
-    with start_demo(upstream) as mortal:
-        for page in watched_page(browser, mortal.url):
-            play(page, "endless@died")
-            turn = ask(page)
-            expect(turn.locator(".answer")).to_contain_text("5 ")
-            mortal.kill()
-            expect(turn.locator(".ending")).to_contain_text("Reconnecting")
-            mortal.restart()
-            line = expect_ending(turn, "interrupted")
-            expect(line.locator("strong")).to_have_text(words_of("ERRORS")["interrupted"])
-            expect(turn.locator(".answer")).to_contain_text("0 1 2 3 4 5 ")
-            expect(turn.get_by_role("button", name="Ask again")).to_be_visible()
-            shoot(page, "interrupted")
-    assert len(upstream.requests_for("endless@died")) == 1
-
-
-def test_a_server_that_is_not_there_is_a_lost_connection(
+@pytest.mark.slow
+def test_four_lines_survive_a_cut_network(
     browser: Browser, upstream: Upstream, network: Network
 ) -> None:
-    for page in watched_page(browser, network.url):
+    with browsing(browser) as context:
+        page = ChatPage(context.new_page(), network.url).page
+        ending = run_smallest(page, "ok_slow@four")
+        expect(page.locator("#try-output")).to_contain_text("Hello")
         network.cut()
-        turn = ask(page, "Anybody?")
-        line = expect_ending(turn, "lost")
-        expect(line.locator("strong")).to_have_text(re.compile("^Connection lost"))
         network.restore()
-        play(page, "ok@there")
-        turn.get_by_role("button", name="Ask again").click()
-        expect_ending(turn, "completed")
-    assert len(upstream.requests_for("ok@there")) == 1
+        expect(ending).to_have_text("Done")
+        assert page.locator("#try-output").text_content() == TEXT
+    assert len(upstream.requests_for("ok_slow@four")) == 1
 
 
-# ------------------------------------------------------------------------------ stop and leave
-
-
-def test_stop_ends_the_answer_and_closes_the_upstream(page: Page, upstream: Upstream) -> None:
-    play(page, "endless@stop")
-    turn = ask(page)
-    expect(turn.locator(".answer")).not_to_be_empty()
-    shoot(page, "streaming")
-    page.get_by_role("button", name="Stop").click()
-    line = expect_ending(turn, "stopped")
-    expect(line).to_contain_text("Stopped by you")
-    assert upstream.wait_closed(5, "endless@stop")
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    expect(page.locator("#prompt")).to_be_focused()
-
-
-def test_stop_works_before_the_first_word(page: Page, upstream: Upstream) -> None:
-    play(page, "hang_after_headers@stop")
-    turn = ask(page)
-    expect(turn.locator(".ending")).to_have_text("Waiting for the first word…")
-    upstream.wait_requests("hang_after_headers@stop")
-    page.get_by_role("button", name="Stop").click()
-    expect_ending(turn, "stopped")
-    assert upstream.wait_closed(5, "hang_after_headers@stop")
-
-
-def test_stop_works_after_a_reload(page: Page, upstream: Upstream) -> None:
-    play(page, "endless@reloaded")
-    expect(ask(page).locator(".answer")).not_to_be_empty()
-    page.reload()
-    page.get_by_role("button", name="Stop").click()
-    expect_ending(page.locator(".turn"), "stopped")
-    assert upstream.wait_closed(5, "endless@reloaded")
-
-
-def test_a_new_chat_leaves_the_old_one(page: Page) -> None:
-    expect_ending(ask(page), "completed")
-    page.get_by_role("button", name="New chat").click()
-    expect(page.locator("#welcome")).to_be_visible()
-    expect(page.locator(".turn")).to_have_count(0)
+def test_four_lines_survive_the_switch_that_cuts(page: Page, upstream: Upstream) -> None:
+    ending = run_smallest(page, "ok_slow@switch")
+    expect(page.locator("#try-output")).to_contain_text("Hello")
+    page.get_by_role("button", name="Cut the connection").click()
+    expect(ending).to_have_text("Done")
+    assert page.locator("#try-output").text_content() == TEXT
+    assert len(upstream.requests_for("ok_slow@switch")) == 1
 
 
 def test_a_reconnecting_event_source_never_buys_the_prompt_twice(
@@ -337,214 +387,3 @@ def test_a_reconnecting_event_source_never_buys_the_prompt_twice(
     )
     assert is_closed
     assert len(upstream.requests_for("ok@careless")) == 1
-
-
-# ------------------------------------------------------------------------------------- asking
-
-
-def test_the_next_prompt_waits_until_the_answer_has_ended(page: Page) -> None:
-    play(page, "endless@patience")
-    ask(page, "first")
-    page.locator("#prompt").fill("second")
-    page.keyboard.press("Enter")
-    expect(page.locator("#prompt")).to_have_value("second")
-    expect(page.locator(".turn")).to_have_count(1)
-    page.get_by_role("button", name="Stop").click()
-
-
-def test_several_turns_make_a_transcript_that_a_reload_keeps(page: Page) -> None:
-    for number in range(1, 4):
-        expect_ending(ask(page, f"question {number}"), "completed")
-    page.reload()
-    expect(page.locator(".turn")).to_have_count(3)
-    questions = page.locator(".question").all_text_contents()
-    assert questions == ["question 1", "question 2", "question 3"]
-    assert page.locator(".answer").all_text_contents() == [TEXT] * 3
-
-
-def test_the_model_is_told_what_was_said_before(page: Page, upstream: Upstream) -> None:
-    play(page, "ok@told")
-    expect_ending(ask(page, "first"), "completed")
-    expect_ending(ask(page, "second"), "completed")
-    assert upstream.requests_for("ok@told")[-1].body["messages"] == [
-        {"role": "user", "content": "first"},
-        {"role": "assistant", "content": TEXT},
-        {"role": "user", "content": "second"},
-    ]
-
-
-def test_a_double_click_sends_once(page: Page, upstream: Upstream) -> None:
-    play(page, "ok@double")
-    page.locator("#suggestions button").first.dblclick()
-    expect_ending(page.locator(".turn"), "completed")
-    assert len(upstream.requests_for("ok@double")) == 1
-
-
-def test_a_suggestion_is_sent_by_a_click(page: Page) -> None:
-    suggestion = page.locator("#suggestions button").first
-    words = suggestion.text_content()
-    shoot(page, "empty")
-    suggestion.click()
-    turn = page.locator(".turn").last
-    expect_ending(turn, "completed")
-    assert turn.locator(".question").text_content() == words
-    expect(page.locator("#welcome")).to_be_hidden()
-
-
-def test_shift_enter_starts_a_new_line(page: Page) -> None:
-    page.locator("#prompt").fill("one")
-    page.keyboard.press("Shift+Enter")
-    page.keyboard.type("two")
-    expect(page.locator("#prompt")).to_have_value("one\ntwo")
-    expect(page.locator(".turn")).to_have_count(0)
-
-
-@pytest.mark.parametrize("composing", ["isComposing: true", "keyCode: 229"])
-def test_enter_that_picks_a_character_of_an_input_method_sends_nothing(
-    page: Page, composing: str
-) -> None:
-    box = page.locator("#prompt")
-    box.fill("にほん")
-    box.evaluate(
-        f"""(box) => box.dispatchEvent(new KeyboardEvent("keydown",
-            {{ key: "Enter", bubbles: true, cancelable: true, {composing} }}))"""
-    )
-    expect(page.locator(".turn")).to_have_count(0)
-    page.keyboard.press("Enter")
-    expect(page.locator(".turn")).to_have_count(1)
-
-
-def test_an_empty_prompt_is_not_sent(page: Page) -> None:
-    ask(page, "  \n ")
-    expect(page.locator(".turn")).to_have_count(0)
-
-
-def test_a_long_prompt_is_sent_whole(page: Page, upstream: Upstream) -> None:
-    prompt = "ü" * 2_000
-    play(page, "ok@long")
-    expect_ending(ask(page, prompt), "completed")
-    (request,) = upstream.requests_for("ok@long")
-    assert request.body["messages"][-1]["content"] == prompt
-
-
-def test_a_prompt_that_is_too_long_is_refused(page: Page) -> None:
-    refused = expect_ending(ask(page, "x" * 6_001), "refused")
-    expect(refused.locator("code")).to_have_text("too_large")
-
-
-# ------------------------------------------------------------------------------- text is data
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "text"), [("ok_injection", INJECTION), ("ok_html", HTML_TEXT)]
-)
-def test_what_the_model_writes_stays_text(page: Page, behaviour: str, text: str) -> None:
-    play(page, behaviour)
-    turn = ask(page)
-    expect_ending(turn, "completed")
-    answer = turn.locator(".answer")
-    assert answer.evaluate("(element) => element.textContent") == text
-    assert answer.locator("*").count() == 0
-
-
-def test_the_page_has_a_strict_policy_and_nothing_inline(demo: Demo) -> None:
-    with urllib.request.urlopen(demo.url) as response:
-        policy = response.headers["Content-Security-Policy"]
-        html = response.read().decode()
-    assert "default-src 'self'" in policy
-    assert "unsafe" not in policy
-    assert re.findall(r"<script(?![^>]*\ssrc=)", html) == []
-    assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", html) == []
-
-
-def test_every_code_has_words_on_the_page() -> None:
-    assert set(ERRORS) <= set(words_of("ERRORS"))
-    assert set(REFUSALS) <= set(words_of("REFUSALS"))
-
-
-def words_of(table: str) -> dict[str, str]:
-    """Return one of the tables of ``endings.js``."""
-    source = (STATIC / "endings.js").read_text(encoding="utf-8")
-    found = re.search(rf"const {table} = \{{(.*?)\n\}};", source, re.DOTALL)
-    assert found is not None
-    return dict(re.findall(r'^  (\w+): "(.*)",$', found[1], re.MULTILINE))
-
-
-# -------------------------------------------------------------------- the smallest possible client
-
-
-def test_the_code_shown_is_the_file_that_runs_and_has_four_lines(page: Page) -> None:
-    shown = page.locator("#smallest-source").text_content() or ""
-    served = page.evaluate("fetch('/static/demo/smallest.js').then((file) => file.text())")
-    assert shown == served.strip()
-    assert len(shown.splitlines()[1:-1]) == 4  # between the function's head and its brace
-
-
-def test_four_lines_read_an_answer_to_its_end(page: Page) -> None:
-    page.get_by_role("button", name="Run it").click()
-    expect(page.locator("#try-ending")).to_have_text("Done")
-    assert page.locator("#try-output").text_content() == TEXT
-    page.locator("#try-ending").scroll_into_view_if_needed()
-    shoot(page, "smallest")
-
-
-def test_four_lines_tell_a_failure_from_success(page: Page, upstream: Upstream) -> None:
-    play(page, "fin_mid_stream@four")
-    page.get_by_role("button", name="Run it").click()
-    expect(page.locator("#try-ending")).to_have_text(ERRORS["upstream_incomplete"].message)
-    assert page.locator("#try-output").text_content() == PARTIAL
-    assert len(upstream.requests_for("fin_mid_stream@four")) == 1
-
-
-def test_four_lines_survive_a_cut_network(
-    browser: Browser, upstream: Upstream, network: Network
-) -> None:
-    for page in watched_page(browser, network.url):
-        play(page, "ok_slow@four")
-        page.get_by_role("button", name="Run it").click()
-        expect(page.locator("#try-output")).to_contain_text("Hello")
-        network.cut()
-        network.restore()
-        expect(page.locator("#try-ending")).to_have_text("Done")
-        assert page.locator("#try-output").text_content() == TEXT
-    assert len(upstream.requests_for("ok_slow@four")) == 1
-
-
-# -------------------------------------------------------------------------------------- the look
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_narrow_screen_in_light_and_dark(
-    browser: Browser, demo: Demo, scheme: str
-) -> None:
-    context = browser.new_context(
-        viewport={"width": 360, "height": 740},
-        color_scheme=scheme,  # type: ignore[arg-type]
-    )
-    page = context.new_page()
-    page.goto(demo.url)
-    play(page, "fin_mid_stream@narrow")
-    expect_ending(ask(page, "W" * 200), "failed")
-    width = page.evaluate("document.documentElement.scrollWidth")
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    shoot(page, f"narrow-{scheme}")
-    context.close()
-    assert width == 360
-    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 22, 20)"}[scheme]
-
-
-def test_every_control_has_a_name_and_the_keyboard_reaches_it(page: Page) -> None:
-    page.locator("#prompt").blur()
-    reached = []
-    for _ in range(page.locator("a, button, input, textarea, pre").count()):
-        page.keyboard.press("Tab")
-        reached.append(
-            page.evaluate(
-                """() => {
-                    const it = document.activeElement;
-                    return it.labels?.[0]?.textContent || it.ariaLabel || it.textContent.trim();
-                }"""
-            )
-        )
-    assert all(reached)
-    assert {"New chat", "Send", "Your prompt", "Run it", "Prompt"} <= set(reached)

@@ -32,6 +32,11 @@ class AnnouncingServer(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
 
+def is_no_cut(record: logging.LogRecord) -> bool:
+    """Whether a record is about anything but a stream that a visitor has cut."""
+    return record.getMessage() != "ASGI callable returned without completing response."
+
+
 class Command(BaseCommand):
     """Migrate, serve the page and its static files, and print the URL."""
 
@@ -54,6 +59,7 @@ class Command(BaseCommand):
             # For streams that are still open at the end: nobody waits long for a demo.
             timeout_graceful_shutdown=1,
         )
+        logging.getLogger("uvicorn.error").addFilter(is_no_cut)
         try:
             AnnouncingServer(config).run(sockets=[listener])
         except KeyboardInterrupt:
