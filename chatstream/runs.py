@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, cast
@@ -48,6 +49,7 @@ __all__ = [
     "resume",
     "start_run",
     "stop_run",
+    "wait",
 ]
 
 
@@ -178,6 +180,16 @@ def afollow(
     """
     here = engine_on(asyncio.get_running_loop())
     return here.follow(run, after, settings.HEARTBEAT if heartbeat is None else heartbeat)
+
+
+def wait(run: str) -> list[Frame]:
+    """Return all frames of a run, once it has ended. Blocks: not on a loop's thread."""
+
+    async def collect() -> list[Frame]:
+        async with aclosing(afollow(run)) as batches:
+            return [frame async for batch in batches for frame in batch]
+
+    return asyncio.run_coroutine_threadsafe(collect(), serving_loop()).result()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
 from . import views
 
@@ -29,4 +29,7 @@ urlpatterns = [
         views.ConversationExportView.as_view(),
         name="conversation-export",
     ),
+    # Its clients send no slash at the end, and a redirect would lose their POST.
+    re_path(r"^v1/chat/completions/?$", views.CompletionsView.as_view(), name="completions"),
+    re_path(r"^v1/models/?$", views.ModelsView.as_view(), name="models"),
 ]

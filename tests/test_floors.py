@@ -18,15 +18,15 @@ FLOOR 1, what the rest is made of
     providers.base  providers.deadlines  providers.transport  providers.reading
     providers.openai  providers.scripted  providers.sources  providers
     framelog.base  framelog.memory  framelog.database  framelog
-    wire.base  wire.native  wire
+    wire.base  wire.native  wire.openai  wire
 FLOOR 2, the heart
     relay  pump  feeds  ledger  live  engine  conversations  runs
 FLOOR 3, the web
-    streaming  responses  refusals  negotiation  owners  permissions  throttling
+    streaming  responses  refusals  negotiation  authentication  owners  permissions  throttling
     serializers
     pagination  places  transcript  page  templatetags
     views.links  views.base  views.following  views.starting
-    views.runs  views.stream  views.conversations  views.page  views  urls
+    views.runs  views.stream  views.conversations  views.page  views.openai  views  urls
 FLOOR 4, glue nobody imports
     gunicorn  checks  apps  testing  management  migrations
 """

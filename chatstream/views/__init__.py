@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import ChatView
 from .conversations import ConversationListView, ConversationView
 from .following import FollowsRuns
+from .openai import CompletionsView, ModelsView
 from .page import ChatPageView, ConversationExportView
 from .runs import RunListView, RunStopView, RunStreamView, RunView
 from .starting import StartsRuns
@@ -14,10 +15,12 @@ __all__ = [
     "ChatPageView",
     "ChatStreamView",
     "ChatView",
+    "CompletionsView",
     "ConversationExportView",
     "ConversationListView",
     "ConversationView",
     "FollowsRuns",
+    "ModelsView",
     "RunListView",
     "RunStopView",
     "RunStreamView",

@@ -13,6 +13,7 @@ from ..models import Run
 from ..refusals import Refused
 from ..responses import RunStreamResponse
 from ..runs import resume
+from ..wire.base import WireFormat
 from ..wire.native import NativeFormat
 from .base import ChatView
 
@@ -24,7 +25,14 @@ _EVENT_ID = re.compile(rf"({PATTERN}):([0-9]{{1,9}})")
 class FollowsRuns(ChatView):
     """Base of the endpoints that stream a run."""
 
-    def follow(self, run: Run, after: int, *, has_opening_block: bool = False) -> Any:
+    def follow(
+        self,
+        run: Run,
+        after: int,
+        *,
+        has_opening_block: bool = False,
+        wire: WireFormat | None = None,
+    ) -> Any:
         """Return the response for a reader that holds the frames up to ``after``."""
         resumption = resume(run, after)
         if resumption.verdict == "nothing":
@@ -35,7 +43,7 @@ class FollowsRuns(ChatView):
             raise Refused("expired", "The frames of this answer are no longer kept.")
         # Django's copy of the headers, made when we looked at one: as long as the stream otherwise.
         vars(self.request._request).pop("headers", None)
-        wire = NativeFormat(
+        wire = wire or NativeFormat(
             run.pk,
             all_events=self.request.query_params.get("events") == "all",
             has_opening_block=has_opening_block,

@@ -16,6 +16,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "rest_framework",
+    "rest_framework.authtoken",
     "chatstream",
 ]
 # GZip is here to be stepped aside of: streams must pass it unpacked and at once.
