@@ -141,11 +141,8 @@ class Body(ABC):
         try:
             async with aclosing(self.batches()) as gathered:
                 async for frames in gathered:
-                    if not frames:
-                        yield wire.heartbeat
-                        continue
-                    part = wire.encode(frames)
-                    is_terminated = frames[-1].is_terminal
+                    part = wire.encode(frames) if frames else wire.heartbeat
+                    is_terminated = bool(frames) and frames[-1].is_terminal
                     del frames  # a silent stream would keep its last read
                     if part:
                         yield part

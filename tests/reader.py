@@ -309,6 +309,7 @@ class Visitor:
     def send(self, method: str, path: str, data: Any = None, **options: Any) -> Answer:
         port = self.ports[options.get("server", 0)]
         headers = {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}"}
+        headers |= options.pop("headers", {})
         body = json.dumps(data).encode() if data is not None else b"{}"
         return self._kept(self.open(path, method=method, headers=headers, body=body, **options))
 

@@ -18,7 +18,7 @@ FLOOR 1, what the rest is made of
     providers.base  providers.deadlines  providers.transport  providers.reading
     providers.openai  providers.scripted  providers.sources  providers
     framelog.base  framelog.memory  framelog.database  framelog
-    wire.base  wire.native  wire.openai  wire
+    wire.base  wire.native  wire.text  wire.openai  wire
 FLOOR 2, the heart
     relay  pump  feeds  ledger  live  engine  conversations  runs
 FLOOR 3, the web

@@ -15,10 +15,13 @@ from ..responses import RunStreamResponse
 from ..runs import resume
 from ..wire.base import WireFormat
 from ..wire.native import NativeFormat
+from ..wire.text import TextFormat
 from .base import ChatView
 
-__all__ = ["FollowsRuns", "last_event_id", "seq_of"]
+__all__ = ["FollowsRuns", "last_event_id", "seq_of", "wanted_wire"]
 
+# JSON is what our own client accepts, and wants at once.
+_WIRES = {"text/event-stream": "sse", "text/plain": "text"}
 _EVENT_ID = re.compile(rf"({PATTERN}):([0-9]{{1,9}})")
 
 
@@ -43,12 +46,30 @@ class FollowsRuns(ChatView):
             raise Refused("expired", "The frames of this answer are no longer kept.")
         # Django's copy of the headers, made when we looked at one: as long as the stream otherwise.
         vars(self.request._request).pop("headers", None)
-        wire = wire or NativeFormat(
+        wire = wire or self.get_wire(run, has_opening_block)
+        return RunStreamResponse(run.pk, after=after, told=resumption.frames, wire=wire)
+
+    def get_wire(self, run: Run, has_opening_block: bool = False) -> WireFormat:
+        """Return the format to answer in."""
+        if wanted_wire(self.request) == "text":
+            return TextFormat()
+        return NativeFormat(
             run.pk,
             all_events=self.request.query_params.get("events") == "all",
             has_opening_block=has_opening_block,
         )
-        return RunStreamResponse(run.pk, after=after, told=resumption.frames, wire=wire)
+
+
+def wanted_wire(request: Request) -> str:
+    """Return what a client wants to read: "sse", "json" or "text"; "" if it does not say."""
+    given = request.query_params.get("wire")
+    if given is None:
+        # The first one: axios accepts "application/json, text/plain, */*" by itself.
+        first = request.headers.get("Accept", "").partition(",")[0].partition(";")[0]
+        return _WIRES.get(first.strip().lower(), "")
+    if given not in ("sse", "json", "text"):
+        raise Refused("invalid", "Expected sse, json or text.", field="wire")
+    return given
 
 
 def last_event_id(request: Request) -> tuple[str, int] | None:

@@ -21,7 +21,8 @@ from ..permissions import quiet
 from ..providers import get_provider
 from ..refusals import Refused, refusal_of
 from ..runs import wait
-from ..wire.openai import NO_RETRY, OpenAIFormat, completion_of, error_body, status_of
+from ..wire.base import status_of
+from ..wire.openai import NO_RETRY, OpenAIFormat, completion_of, error_body
 from .base import ChatView
 from .following import FollowsRuns
 from .starting import StartsRuns
@@ -125,7 +126,7 @@ class CompletionsView(OpenAIView, StartsRuns, FollowsRuns):
         frames = wait(run.pk)
         created = int(run.created_at.timestamp())
         body = completion_of(frames, run.pk, created=created, model=model)
-        status = status_of(frames[-1].data["code"]) if "error" in body else 200
+        status = status_of(body["error"]["code"]) if "error" in body else 200
         # Asking again would be billed again.
         headers = {"Cache-Control": "no-store", **(NO_RETRY if status != 200 else {})}
         return Response(body, status=status, headers=headers)

@@ -8,13 +8,25 @@ from typing import ClassVar
 
 from ..core.frames import Frame
 
-__all__ = ["WireFormat"]
+__all__ = ["WireFormat", "status_of"]
+
+_STATUSES = {
+    "upstream_rate_limited": 429,
+    "upstream_timeout": 504,
+    "storage": 503,
+    "interrupted": 503,
+}
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status of an error that is told in one piece, when nothing was sent yet."""
+    return _STATUSES.get(code, 502 if code.startswith("upstream_") else 500)
 
 
 class WireFormat(ABC):
     """Base of all wire formats; an instance serves one response.
 
-    ``heartbeat`` is what fills a silence; it may stand between any two frames.
+    ``heartbeat`` is what fills a silence, empty for nothing; it may stand between any two frames.
     """
 
     content_type: ClassVar[str] = "text/event-stream"

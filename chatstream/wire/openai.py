@@ -14,13 +14,12 @@ from typing import Any, ClassVar
 from ..core.frames import Frame, Kind
 from .base import WireFormat
 
-__all__ = ["OpenAIFormat", "completion_of", "error_body", "status_of"]
+__all__ = ["OpenAIFormat", "completion_of", "error_body"]
 
 # The clients retry 408, 409, 429 and every 5xx twice: each would be billed again.
 NO_RETRY = {"x-should-retry": "false"}
 FINISH_REASONS = {"truncated": "length", "filtered": "content_filter"}
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
-STATUSES = {"upstream_rate_limited": 429, "upstream_timeout": 504, "storage": 503}
 
 
 class OpenAIFormat(WireFormat):
@@ -112,11 +111,6 @@ def error_body(data: dict[str, Any], status: int | None = None, param: str = "")
         kind = "rate_limit_error"
     error = {"message": data["message"], "type": kind, "param": param or None}
     return {"error": {**error, "code": data["code"]}}
-
-
-def status_of(code: str) -> int:
-    """Return the HTTP status of a failure that is told in one object."""
-    return STATUSES.get(code, 502 if code.startswith("upstream_") else 500)
 
 
 def _message(frames: Iterable[Frame]) -> dict[str, Any]:

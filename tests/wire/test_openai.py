@@ -6,7 +6,8 @@ import pytest
 
 from chatstream.core.frames import Frame, Kind
 from chatstream.core.outcomes import error_data
-from chatstream.wire.openai import OpenAIFormat, completion_of, error_body, status_of
+from chatstream.wire.base import status_of
+from chatstream.wire.openai import OpenAIFormat, completion_of, error_body
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 10, "total_tokens": 17}
 HEAD = {"id": "chatcmpl-r1", "created": 5, "model": "m"}
