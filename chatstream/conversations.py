@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .models import Conversation, Message
+from .models import Conversation, Message, storable
 
 __all__ = ["CONTINUE", "Turn", "branch", "cut", "tip"]
 
@@ -20,18 +21,27 @@ class Turn:
     """What a run adds to a conversation: a prompt and its answer, or another answer.
 
     ``parent`` is the message that the new ones come after. ``prompt`` is None to answer it anew.
-    ``answer`` is the message to go on with, instead of a new one.
+    ``answer`` is the message to go on with, instead of a new one. ``before`` are the messages, of
+    users and assistants, that a new conversation begins with: ``(role, content)``.
     """
 
     conversation: Conversation
     parent: Message | None
     prompt: str | None = None
     answer: Message | None = None
+    before: Sequence[tuple[str, str]] = ()
 
     @classmethod
-    def begin(cls, owner: str, prompt: str) -> Turn:
+    def begin(
+        cls,
+        owner: str,
+        prompt: str | None,
+        *,
+        before: Sequence[tuple[str, str]] = (),
+        **fields: Any,
+    ) -> Turn:
         """Say the first thing of a conversation, which is made when the turn is saved."""
-        return cls(Conversation(owner=owner), None, prompt)
+        return cls(Conversation(owner=owner, **fields), None, prompt, before=before)
 
     @classmethod
     def send(cls, conversation: Conversation, prompt: str) -> Turn:
@@ -60,6 +70,7 @@ class Turn:
             for message in branch(self.conversation, self.parent)
             if message.content
         ]
+        told += [{"role": role, "content": content} for role, content in self.before]
         prompt = CONTINUE if self.answer is not None else self.prompt
         return [*told, {"role": "user", "content": prompt}] if prompt is not None else told
 
@@ -68,6 +79,10 @@ class Turn:
         conversation, parent = self.conversation, self.parent
         if conversation._state.adding:
             conversation.save(force_insert=True)
+        for role, content in self.before:
+            parent = conversation.messages.create(
+                parent=parent, role=role, content=storable(content)
+            )
         if self.prompt is not None:
             parent = conversation.messages.create(
                 parent=parent, role=Message.Role.USER, content=self.prompt
@@ -76,10 +91,15 @@ class Turn:
             parent=parent, role=Message.Role.ASSISTANT
         )
         conversation.leaf = answer
-        if not conversation.title and self.prompt is not None:
-            conversation.title = title_of(self.prompt)
+        if not conversation.title:
+            conversation.title = title_of(self._first_prompt)
         conversation.save(update_fields=["leaf", "title", "updated_at"])
         return answer
+
+    @property
+    def _first_prompt(self) -> str:
+        said = [content for role, content in self.before if role == Message.Role.USER]
+        return next(iter(said), self.prompt or "")
 
 
 def branch(conversation: Conversation, leaf: Message | None) -> list[Message]:

@@ -38,11 +38,14 @@ class Conversation(models.Model):
     """Messages that belong together, as a tree: a regenerated answer is a sibling of the first.
 
     ``owner`` is ``user:<pk>`` or ``anon:<token>``; ``leaf`` the last message of the branch shown.
+    One that a client of another format began has that client's id for it as ``external_id``.
     """
 
     id = models.CharField(primary_key=True, max_length=26, default=new_id, editable=False)
     owner = models.CharField(max_length=80)
     title = models.CharField(max_length=200, blank=True)
+    format = models.CharField(max_length=20, blank=True)  # that of ``external_id``
+    external_id = models.CharField(max_length=200, null=True, blank=True)
     leaf = models.ForeignKey(
         "Message", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -51,6 +54,11 @@ class Conversation(models.Model):
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-updated_at"], name="chatstream_conv")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["owner", "format", "external_id"], name="chatstream_conv_external"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.title or self.id
