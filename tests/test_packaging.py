@@ -1,6 +1,7 @@
 """What a newcomer gets: the wheel, the quick start, and a project with nothing else installed."""
 
 import ast
+import gzip
 import importlib.metadata
 import os
 import re
@@ -188,6 +189,25 @@ def test_a_plain_project_streams_from_a_sync_and_an_async_view(bare_python, tmp_
     for answer in answers:
         assert answer.startswith(': open\nretry: 1000\ndata: {"text": "')
         assert answer.endswith(DONE)
+
+
+def test_all_that_the_chat_page_loads_is_small(unpacked):
+    static = unpacked / "chatstream" / "static" / "chatstream"
+    files = [*static.glob("chatstream*.js"), static / "chatstream.css"]
+    libraries = ("marked.umd.js", "marked-footnote.umd.js", "purify.min.js")
+    files += [static / "vendor" / name for name in libraries]
+    sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in files}
+    assert sum(sizes.values()) <= 60_000, sizes
+    assert sizes["chatstream.js"] <= 6_000
+
+
+def test_no_string_of_a_script_spans_lines():
+    """Or the wheel's build would change it: it takes the indentation of every line."""
+    for path in (ROOT / "chatstream" / "static" / "chatstream").glob("*.js"):
+        code = re.sub(r"/\*.*?\*/|^\s*//.*$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        # Within a regular expression or a string a backtick may stand alone.
+        lines = re.sub(r"/(?:[^/\n\\]|\\.)+/[a-z]*|\"[^\"\n]*\"|'[^'\n]*'", "", code).splitlines()
+        assert [line for line in lines if line.count("`") % 2] == [], path.name
 
 
 # The quick start of the README
