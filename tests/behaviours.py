@@ -50,27 +50,30 @@ HTML_TEXT = (
     "<img src=x onerror=alert(1)></div>&amp;"
 )
 MARKDOWN = """\
-A **stream** is a *sequence* of values that [come](https://example.org/) one by one:
+By its **last event**. A connection that closes says *nothing*; the
+[stream](https://html.spec.whatwg.org/multipage/server-sent-events.html) says `done`:
 
-1. the first,
-2. the second, with `code`,
-3. and so on.
+1. append each `text` that comes,
+2. stop at `done` or at `error`,
+3. without either, ask again from the last id.
 
 > Nothing is lost, and nothing comes twice.
 
 ```python
-def frames(completion):
-    for delta in completion:
-        yield delta  # as it comes
+async for event in stream:
+    if "text" in event:
+        answer += event["text"]
+    elif "done" in event:
+        return answer  # all of it
 ```
 
-| state | what it means |
-| --- | ---: |
-| done | the answer is whole[^1] |
-| failed | it is not |
+| ending | what it means | try again |
+| --- | --- | ---: |
+| `done` | the answer is whole[^1] | no |
+| `error` | its code says why not | maybe |
 
-- [x] logged
-- [ ] forgotten
+- [x] keep the last id
+- [ ] guess
 
 [^1]: And saved.
 """

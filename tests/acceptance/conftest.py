@@ -65,9 +65,11 @@ def demo(upstream: Upstream) -> Iterator[Demo]:
         yield demo
 
 
-def start_demo(upstream: Upstream, settings: str = "tests.acceptance.demo_settings") -> Demo:
+def start_demo(
+    upstream: Upstream, settings: str = "tests.acceptance.demo_settings", model: str = "ok"
+) -> Demo:
     return Demo(
         CHATSTREAM_BASE_URL=upstream.url,
-        CHATSTREAM_MODEL="ok",
+        CHATSTREAM_MODEL=model,
         DJANGO_SETTINGS_MODULE=settings,
     )

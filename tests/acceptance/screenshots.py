@@ -1,6 +1,8 @@
 """Pictures of every state of the chat page, in both colour schemes, wide and narrow.
 
 python -m tests.acceptance.screenshots FOLDER [STATE ...]
+
+The README shows ``done-wide-light.png`` and ``done-narrow-dark.png``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tests.upstream import Upstream
 __all__ = ["main"]
 
 DOOR = "tests.acceptance.page_settings"
+MODEL = "llama3.2"  # what the page shows; the requests name what the scripted upstream plays
 
 
 def main(folder: str, *states: str) -> None:
@@ -25,8 +28,8 @@ def main(folder: str, *states: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with (
         Upstream() as upstream,
-        start_demo(upstream) as demo,
-        start_demo(upstream, DOOR) as door,
+        start_demo(upstream, model=MODEL) as demo,
+        start_demo(upstream, DOOR, MODEL) as door,
         chromium() as browser,
     ):
         for state in states or STATES:

@@ -20,7 +20,7 @@ from tests.demo import Demo
 
 __all__ = ["DRAWER", "LOOKS", "STATES", "Demos", "reached"]
 
-PROMPT = "What is a stream, and how do I know that I have all of it?"
+PROMPT = "How do I know that a streamed answer is whole?"
 PAST = (
     ("Plan a weekend in Lisbon", 1),
     ("Explain this stack trace to me, please", 1),
@@ -30,8 +30,13 @@ PAST = (
     ("The difference between WSGI and ASGI", 40),
 )
 LOOKS: dict[str, dict[str, Any]] = {
-    "wide": {"viewport": {"width": 1280, "height": 800}},
-    "narrow": {"viewport": {"width": 360, "height": 720}, "has_touch": True, "is_mobile": True},
+    "wide": {"viewport": {"width": 1280, "height": 960}},
+    "narrow": {
+        "viewport": {"width": 360, "height": 780},
+        "device_scale_factor": 1.5,
+        "has_touch": True,
+        "is_mobile": True,
+    },
 }
 DRAWER = "drawer"  # a state of narrow pages only
 
@@ -86,6 +91,7 @@ def expect_in(chat: ChatPage, state: str) -> ChatPage:
 
 def answered(chat: ChatPage, model: str, state: str, prompt: str = PROMPT) -> ChatPage:
     chat.ask(prompt, model)
+    expect(chat.part("title")).to_have_text(prompt, timeout=TIMEOUT)
     return expect_in(chat, state)
 
 
@@ -158,6 +164,12 @@ def reasoning(stage: Stage) -> ChatPage:
 
 
 @state
+def tools(stage: Stage) -> ChatPage:
+    """Done, with a call of a tool."""
+    return answered(stage.visit(), "finish_tool_calls@state", "done")
+
+
+@state
 def filtered(stage: Stage) -> ChatPage:
     return answered(stage.visit(), "finish_content_filter@state", "filtered")
 
@@ -218,7 +230,7 @@ def busy(stage: Stage) -> ChatPage:
 def editing(stage: Stage) -> ChatPage:
     chat = answered(stage.visit(), "ok_usage@state", "done")
     chat.act(chat.users.last, "edit")
-    expect(chat.part("editor")).to_be_visible()
+    expect(chat.users.last.get_by_role("textbox")).to_be_focused()
     return chat
 
 

@@ -121,6 +121,7 @@ def test_on_a_narrow_screen_the_drawer_is_a_sheet_below_the_chat(
         shoot(chat.page, "demo-narrow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_open_drawer_passes_axe(browser: Browser, demo: Demo, scheme: str) -> None:
     # axe is a script of the test's own, which the policy would refuse
@@ -148,6 +149,7 @@ def test_the_log_shows_the_bytes_lines_and_what_the_client_saw(page: Page, chat:
     assert seen[-1] == "end: completed"
 
 
+@pytest.mark.slow
 def test_the_log_begins_again_from_the_start_when_it_is_opened_late(
     page: Page, chat: ChatPage
 ) -> None:
@@ -158,6 +160,7 @@ def test_the_log_begins_again_from_the_start_when_it_is_opened_late(
     assert lines_of(page, "line")[0] == ": open"
 
 
+@pytest.mark.slow
 def test_a_closed_drawer_costs_no_connection(page: Page, chat: ChatPage) -> None:
     streams: list[str] = []
 
@@ -243,6 +246,7 @@ def test_a_failing_model_fails_and_goes_on_when_it_is_well_again(
     }
 
 
+@pytest.mark.slow
 def test_a_switch_acts_on_the_answer_that_is_on_its_way(
     page: Page, chat: ChatPage, upstream: Upstream
 ) -> None:
@@ -254,6 +258,7 @@ def test_a_switch_acts_on_the_answer_that_is_on_its_way(
     assert upstream.wait_closed(5, "endless@switched")
 
 
+@pytest.mark.slow
 def test_another_visitor_is_left_alone(page: Page, browser: Browser, demo: Demo) -> None:
     open_hood(page)
     with page.expect_response("**/demo/switches/"):
@@ -302,6 +307,7 @@ def test_the_command_shown_takes_the_run_up_again(page: Page, chat: ChatPage) ->
     assert "event: start" not in output
 
 
+@pytest.mark.slow
 def test_a_command_is_copied_by_its_button(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_hood(page)
@@ -367,6 +373,7 @@ def test_four_lines_survive_a_cut_network(
     assert len(upstream.requests_for("ok_slow@four")) == 1
 
 
+@pytest.mark.slow
 def test_four_lines_survive_the_switch_that_cuts(page: Page, upstream: Upstream) -> None:
     ending = run_smallest(page, "ok_slow@switch")
     expect(page.locator("#try-output")).to_contain_text("Hello")

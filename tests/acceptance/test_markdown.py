@@ -218,6 +218,17 @@ def test_no_payload_runs_or_leaves_the_page_wherever_it_is_split(
             assert found == [], payload
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["> " * 5000, "1. " * 5000, "[^a]: " * 3000, "*a **b " * 1500 + "b** a*" * 1500, "![" * 5000],
+    ids=["quotations", "lists", "footnotes", "emphasis", "images"],
+)
+def test_an_answer_may_nest_as_deep_as_it_likes(page: Page, text: str) -> None:
+    root = begin(page, f"First.\n\n{text}\n\nLast.\n")
+    end(page)
+    expect(root.locator("p").last).to_have_text("Last.")
+
+
 def test_html_is_text(page: Page) -> None:
     root = begin(page, "<b>bold</b> and <img src=x>\n\n<div>\nblock\n</div>\n")
     end(page)
@@ -256,11 +267,29 @@ def test_nothing_has_an_inline_style(page: Page) -> None:
 
 
 def test_a_tail_is_shown_with_its_incomplete_line_in_the_next_frame(page: Page) -> None:
-    root = begin(page)
-    page.evaluate("async () => { answer.append('Hello **wor'); await frame(); await frame(); }")
-    expect(root).to_have_text("Hello **wor")
-    page.evaluate("async () => { answer.append('ld**'); await frame(); await frame(); }")
-    expect(root.locator("strong")).to_have_text("world")
+    root = begin(page, "Settled.\n\nA ta")
+    page.evaluate("async () => { answer.append('il *and'); await frame(); await frame(); }")
+    expect(root.locator("p")).to_have_text(["Settled.", "A tail *and"])
+    page.evaluate("async () => { answer.append(' more*'); await frame(); await frame(); }")
+    expect(root.locator("em")).to_have_text("and more")
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("some **bold te", "some <strong>bold te</strong>"),
+        ("some **bold**, not 2 ** 3", "some <strong>bold</strong>, not 2 ** 3"),
+        ("run `make te", "run <code>make te</code>"),
+        ("see [the docs](https://exam", "see the docs"),
+        ("some\n- ", "some"),
+        ("some\n**", "some"),
+    ],
+)
+def test_what_a_line_has_opened_is_shown_as_if_it_were_closed(
+    page: Page, text: str, html: str
+) -> None:
+    root = begin(page, text)
+    assert root.locator("p").inner_html().strip() == html
 
 
 def test_many_deltas_make_one_rendering_in_a_frame(page: Page) -> None:
@@ -345,7 +374,7 @@ def test_reduced_motion_shows_whole_blocks(browser: Browser, url: str) -> None:
 
 def test_a_page_without_frames_goes_on(new_page: Page) -> None:
     new_page.evaluate("window.requestAnimationFrame = () => 1")
-    root = begin(page)
+    root = begin(new_page)
     new_page.evaluate("answer.append('Hello')")
     expect(root).to_have_text("Hello")
 

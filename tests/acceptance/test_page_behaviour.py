@@ -1,20 +1,29 @@
 """The chat page as people use it: keys, versions, tabs, reloads, what is typed and never lost."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import django
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 
-from tests.acceptance.chat_page import ChatPage, browsing, expect_state, shoot
+from tests.acceptance.chat_page import ChatPage, browsing, expect_state
 from tests.acceptance.conftest import start_demo
+from tests.acceptance.states import STATES, Demos, reached
 from tests.behaviours import TEXT
 from tests.demo import Demo
 from tests.upstream import Upstream
 
 FIRST_WORD = TEXT.split(",")[0]
+NARROW = {"viewport": {"width": 360, "height": 800}}
+
+
+@pytest.fixture(scope="module")
+def demos(demo: Demo, upstream: Upstream) -> Iterator[Demos]:
+    with start_demo(upstream, "tests.acceptance.page_settings") as door:
+        yield Demos(demo, door)
 
 
 @pytest.fixture
@@ -89,8 +98,7 @@ def test_what_was_sent_and_not_taken_survives_a_reload(chat: ChatPage) -> None:
     chat.field.press("Enter")
     expect(chat.field).to_have_value("")
     chat.field.fill("and more")
-    chat.page.unroute_all()
-    chat.page.reload()
+    chat.page.reload()  # with the route in place: without one, what waits would go through
     chat.wait_ready()
     expect(chat.field).to_have_value("on its way\nand more")
 
@@ -103,6 +111,117 @@ def test_a_suggestion_is_sent_by_a_click(chat: ChatPage) -> None:
     expect_state(chat.answers.last, "done")
     expect(chat.users.last).to_contain_text(words.strip())
     expect(chat.part("empty")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_what_was_typed_before_the_scripts_came_joins_the_draft(chat: ChatPage) -> None:
+    chat.field.fill("kept")
+    chat.page.context.route("**/chatstream-turns*", late)
+    chat.page.reload(wait_until="commit")
+    chat.field.fill("quick")
+    chat.wait_ready()
+    expect(chat.field).to_have_value("kept\nquick")
+
+
+def late(route: Route) -> None:
+    time.sleep(0.7)
+    route.continue_()
+
+
+def test_an_edit_survives_a_reload_and_is_gone_once_it_is_sent(chat: ChatPage) -> None:
+    done(chat, "first")
+    chat.act(chat.users.last, "edit")
+    editor = chat.users.last.get_by_role("textbox")
+    editor.fill("changed")
+    chat.field.press("ArrowUp")
+    expect(editor).to_have_value("changed")
+    chat.page.reload()
+    expect(editor).to_have_value("changed")
+    editor.press("Enter")
+    expect(chat.users.last).to_contain_text("changed")
+    expect_state(chat.answers.last, "done")
+    chat.page.reload()
+    chat.wait_ready()
+    expect(editor).to_have_count(0)
+
+
+def test_stop_right_after_send_stops_the_run_that_is_not_there_yet(chat: ChatPage) -> None:
+    chat.play("endless@early")
+    chat.page.route("**/chat/conversations/", late)
+    chat.field.fill("Go")
+    chat.field.press("Enter")
+    chat.field.press("Escape")
+    expect_state(chat.answers.last, "stopped")
+
+
+def test_a_double_click_on_send_does_not_stop(chat: ChatPage) -> None:
+    chat.play("ok@twice")
+    chat.page.route("**/chat/conversations/", late)
+    chat.field.fill("Go")
+    chat.send.dblclick()
+    expect_state(chat.answers.last, "done")
+
+
+@pytest.mark.slow
+def test_the_focus_stays_on_the_page_when_what_had_it_goes(chat: ChatPage) -> None:
+    chat.play("ok@focus")
+    chat.page.locator(".cs-suggestions button").first.click()
+    expect(chat.field).to_be_focused()
+    expect_state(chat.answers.last, "done")
+    chat.field.fill("by the button")
+    chat.send.press("Enter")
+    expect_state(chat.answers.last, "done")
+    expect(chat.field).to_be_focused()
+    chat.answers.last.locator('[data-action="regenerate"]').press("Enter")
+    expect(chat.field).to_be_focused()
+
+
+@pytest.mark.slow
+def test_a_browser_without_storage_and_channels_chats_too(
+    context: BrowserContext, demo: Demo
+) -> None:
+    context.add_init_script(
+        """delete window.BroadcastChannel;
+        Object.defineProperty(window, "sessionStorage", {
+            get() { throw new DOMException("forbidden", "SecurityError"); } });"""
+    )
+    done(ChatPage(context.new_page(), demo.url + "chat/"))
+
+
+@pytest.mark.slow
+def test_a_link_within_the_page_does_not_load_it_again(chat: ChatPage) -> None:
+    done(chat)
+    chat.page.evaluate("() => { window.isOld = true; location.hash = 'below'; }")
+    chat.page.wait_for_timeout(300)
+    assert chat.page.evaluate("() => window.isOld") is True
+
+
+@pytest.mark.slow
+def test_a_short_loss_of_the_network_is_over_when_it_is(chat: ChatPage) -> None:
+    """The connection itself outlives it."""
+    answer = chat.ask(model="endless@blip")
+    expect_state(answer, "streaming")
+    chat.page.context.set_offline(True)
+    expect_state(answer, "reconnecting")
+    chat.page.context.set_offline(False)
+    expect_state(answer, "streaming")
+    chat.send.click()
+    expect_state(answer, "stopped")
+
+
+@pytest.mark.slow
+def test_a_failing_look_at_the_conversation_does_not_hide_a_good_answer(chat: ChatPage) -> None:
+    chat.play("endless@unsynced")
+    chat.page.route("**/chat/conversations/?*/", lambda route: route.fulfill(status=500))
+    chat.field.fill("Go")
+    chat.field.press("Enter")
+    expect_state(chat.answers.last, "streaming")
+    chat.page.wait_for_timeout(500)
+    chat.expect_chat("streaming", "green")
+    expect(chat.notice).to_be_hidden()
+    chat.page.unroute_all()
+    chat.send.click()
+    expect_state(chat.answers.last, "stopped")
 
 
 # Versions -------------------------------------------------------------------------------------
@@ -208,6 +327,7 @@ def test_a_hidden_page_lets_go_of_its_connection_and_catches_up(chat: ChatPage) 
     chat.expect_chat("done")
 
 
+@pytest.mark.slow
 def test_an_answer_whose_server_died_is_told_as_interrupted(
     context: BrowserContext, upstream: Upstream
 ) -> None:
@@ -230,29 +350,28 @@ def test_an_answer_whose_server_died_is_told_as_interrupted(
 
 
 def test_who_was_signed_out_signs_in_again_and_finds_the_message(
-    context: BrowserContext, upstream: Upstream
+    context: BrowserContext, demos: Demos
 ) -> None:
-    with start_demo(upstream, "tests.acceptance.page_settings") as demo:
-        page = context.new_page()
-        refused = page.goto(demo.url + "chat/")
-        assert refused is not None
-        policy = refused.headers["content-security-policy"]
-        assert ("'nonce-" in policy) == (django.VERSION >= (6, 0))
-        expect(page.locator("chatstream-chat")).to_have_attribute("data-state", "signed_out")
-        page.locator('[data-part="notice-link"]').click()
-        chat = ChatPage(page, page.url)
-        done(chat, "first")
-        context.clear_cookies(name="sessionid")
-        chat.field.fill("second")
-        chat.field.press("Enter")
-        chat.expect_chat("signed_out", "red")
-        expect(chat.notice).to_contain_text("Please sign in again. Your message is saved.")
-        expect(chat.send).to_be_disabled()
-        chat.notice.get_by_role("link").click()
-        chat.wait_ready()
-        expect(chat.field).to_have_value("second")
-        expect(chat.users).to_have_count(1)
-        expect(chat.send).to_be_enabled()
+    page = context.new_page()
+    refused = page.goto(demos.door.url + "chat/")
+    assert refused is not None
+    policy = refused.headers["content-security-policy"]
+    assert ("'nonce-" in policy) == (django.VERSION >= (6, 0))
+    expect(page.locator("chatstream-chat")).to_have_attribute("data-state", "signed_out")
+    page.locator('[data-part="notice-link"]').click()
+    chat = ChatPage(page, page.url)
+    done(chat, "first")
+    context.clear_cookies(name="sessionid")
+    chat.field.fill("second")
+    chat.field.press("Enter")
+    chat.expect_chat("signed_out", "red")
+    expect(chat.notice).to_contain_text("Please sign in again. Your message is saved.")
+    expect(chat.send).to_be_disabled()
+    chat.notice.get_by_role("link").click()
+    chat.wait_ready()
+    expect(chat.field).to_have_value("second")
+    expect(chat.users).to_have_count(1)
+    expect(chat.send).to_be_enabled()
 
 
 # Reading --------------------------------------------------------------------------------------
@@ -293,6 +412,7 @@ def test_reasoning_is_there_behind_a_click(chat: ChatPage) -> None:
     expect(answer.locator('[data-part="reasoning-text"]')).to_be_visible()
 
 
+@pytest.mark.slow
 def test_who_wants_less_motion_gets_whole_blocks_and_no_pulse(browser: Browser, demo: Demo) -> None:
     with browsing(browser, reduced_motion="reduce") as context:
         chat = ChatPage(context.new_page(), demo.url + "chat/")
@@ -325,56 +445,31 @@ def test_without_javascript_the_form_asks_and_the_page_refreshes_itself(
 
 # For everybody --------------------------------------------------------------------------------
 
-STATES = {
-    "idle": "",
-    "connecting": "hang_before_headers@axe",
-    "streaming": "endless@axe",
-    "failed": "fin_mid_stream@axe",
-    "nothing": "http_500@axe",
-    "truncated": "finish_length@axe",
-    "stopped": "endless@axe",
-    "done": "markdown@axe",
-    "filtered": "finish_content_filter@axe",
-    "refused": "refused",
-    "offline": "offline",
-}
-LOOKS = {
-    "light": {"color_scheme": "light"},
-    "dark": {"color_scheme": "dark"},
-    "narrow": {"viewport": {"width": 360, "height": 720}, "color_scheme": "light"},
-    "narrow-dark": {"viewport": {"width": 360, "height": 720}, "color_scheme": "dark"},
-}
+SELDOM = (
+    "reconnecting",
+    "nothing",
+    "truncated",
+    "filtered",
+    "tools",
+    "interrupted",
+    "busy",
+    "deleting",
+)
 
 
-SELDOM = [pytest.param(look, marks=pytest.mark.slow) for look in ("dark", "narrow")]
-
-
-@pytest.mark.parametrize("look", ["light", "narrow-dark", *SELDOM])
-def test_no_state_has_a_violation_of_accessibility(browser: Browser, demo: Demo, look: str) -> None:
-    violations = {}
-    for state, model in STATES.items():
-        with browsing(browser, **LOOKS[look]) as context:
-            chat = ChatPage(context.new_page(), demo.url + "chat/")
-            reach(chat, state, model)
-            shoot(chat.page, f"{state}-{look}")
+@pytest.mark.parametrize(
+    "state",
+    [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in STATES],
+)
+def test_no_state_has_a_violation_of_accessibility(
+    browser: Browser, demos: Demos, state: str
+) -> None:
+    # Narrow at first, for only there the sidebar is a drawer.
+    with reached(state, browser, demos, reduced_motion="reduce", **NARROW) as chat:
+        complaints = []
+        for scheme, width in (("dark", 360), ("light", 1280)):
+            chat.page.emulate_media(color_scheme=scheme)
+            chat.page.set_viewport_size({"width": width, "height": 800})
             found = Axe().run(chat.page)
-            if found.violations_count:
-                violations[state] = found.generate_report()
-    assert violations == {}, "\n".join(violations.values())
-
-
-def reach(chat: ChatPage, state: str, model: str) -> None:
-    """Bring the page into a state."""
-    if state == "offline":
-        chat.field.fill("Later")
-        chat.page.context.set_offline(True)
-    elif state == "refused":
-        chat.play("ok", provider="nobody")
-        chat.field.fill("Keep me")
-        chat.field.press("Enter")
-    elif model:
-        chat.ask("Tell me about streams", model=model)
-    if state == "stopped":
-        chat.expect_chat("streaming", "green")
-        chat.send.click()
-    expect(chat.root).to_have_attribute("data-state", "failed" if state == "nothing" else state)
+            complaints += [found.generate_report()] if found.violations_count else []
+        assert complaints == []

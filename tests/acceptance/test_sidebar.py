@@ -14,6 +14,8 @@ from tests.demo import Demo
 
 PAGE = 50  # conversations
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
@@ -98,6 +100,7 @@ def test_an_old_conversation_opens_by_its_link_and_back_leads_back(
     chat.page.go_back()
     expect(chat.page).to_have_url(newest)
     expect(chat.users).to_have_text(re.compile("Newest"))
+    chat.wait_ready()
     chat.page.go_back()  # to where the conversation began
     expect(chat.page).to_have_url(demo.url + "chat/")
     expect(chat.part("empty")).to_be_visible()

@@ -17,15 +17,21 @@ export function fit(field) {
 
 /**
  * Drafts of this tab, by conversation ("" for a new one). What was sent, and is not taken yet, is
- * kept beside what is being written.
+ * kept beside what is being written. `storage` is a function: to name the storage may be forbidden.
  */
 export function createDrafts(storage, scope) {
   const key = (kind, conversation) => `chatstream:${scope}:${kind}:${conversation}`;
-  const get = (kind, conversation) => storage.getItem(key(kind, conversation)) ?? "";
+  const get = (kind, conversation) => {
+    try {
+      return storage().getItem(key(kind, conversation)) ?? "";
+    } catch {
+      return "";
+    }
+  };
   const set = (kind, conversation, text) => {
     try {
-      if (text) storage.setItem(key(kind, conversation), text);
-      else storage.removeItem(key(kind, conversation));
+      if (text) storage().setItem(key(kind, conversation), text);
+      else storage().removeItem(key(kind, conversation));
     } catch {
       // The browser allows no storage, or it is full: the text is still in the field.
     }
@@ -35,6 +41,8 @@ export function createDrafts(storage, scope) {
     write: (at, text) => set("draft", at, text),
     send: (at, text) => set("sent", at, text),
     take: (at) => set("sent", at, ""),
+    /** What is typed instead of a message, by its id. */
+    edits: { read: (id) => get("edit", id), write: (id, text) => set("edit", id, text) },
     move(from, to) {
       for (const kind of ["sent", "draft"]) {
         const text = get(kind, from);
@@ -47,16 +55,16 @@ export function createDrafts(storage, scope) {
 
 /**
  * Return the composer in `root`. `current()` is the conversation's id, "" for a new one; `onSend`
- * gets the prompt, `onStop` and `onEditLast` nothing.
+ * gets the prompt, `onStop` and `onEditLast` nothing; `signal` ends it all.
  */
-export function createComposer({ root, words, current, onSend, onStop, onEditLast }) {
+export function createComposer({ root, signal, words, current, onSend, onStop, onEditLast }) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const form = part("composer");
   const field = part("prompt");
   const button = part("send");
   const counter = part("counter");
   const limit = Number(root.dataset.maxPrompt);
-  const drafts = createDrafts(sessionStorage, root.dataset.api);
+  const drafts = createDrafts(() => sessionStorage, root.dataset.api);
   let does = "send";
   let isOff = false;
 
@@ -69,7 +77,16 @@ export function createComposer({ root, words, current, onSend, onStop, onEditLas
     counter.hidden = count < COUNTED_FROM * limit;
     counter.textContent = words.characters.replace("{count}", count).replace("{limit}", limit);
     counter.dataset.tone = count > limit ? "red" : "";
-    button.disabled = does === "send" && !isSendable();
+    const isDisabled = does === "send" && !isSendable();
+    const hadFocus = isDisabled && button === document.activeElement;
+    button.disabled = isDisabled;
+    if (hadFocus) focus();
+  }
+
+  /** Take the focus from what goes away; not where that would open a keyboard on the screen. */
+  function focus() {
+    const isByKey = button.matches(":focus-visible");
+    if (isByKey || matchMedia("(hover: hover)").matches) field.focus({ preventScroll: true });
   }
 
   function set(text) {
@@ -87,11 +104,12 @@ export function createComposer({ root, words, current, onSend, onStop, onEditLas
   }
 
   form.noValidate = true; // an empty field is no reason not to stop
-  field.addEventListener("input", () => {
+  const onInput = () => {
     drafts.write(current(), field.value);
     refresh();
-  });
-  field.addEventListener("keydown", (event) => {
+  };
+  field.addEventListener("input", onInput, { signal });
+  const onKey = (event) => {
     if (isComposing(event)) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
@@ -100,23 +118,30 @@ export function createComposer({ root, words, current, onSend, onStop, onEditLas
       event.preventDefault();
       onEditLast();
     }
-  });
-  root.addEventListener("keydown", (event) => {
+  };
+  field.addEventListener("keydown", onKey, { signal });
+  const onEscape = (event) => {
     if (event.key !== "Escape" || isComposing(event) || does !== "stop") return;
     event.preventDefault();
     onStop();
-  });
-  form.addEventListener("submit", (event) => {
+  };
+  root.addEventListener("keydown", onEscape, { signal });
+  // The second click of a double click on Send is no Stop.
+  const onClick = (event) => does === "stop" && event.detail > 1 && event.preventDefault();
+  button.addEventListener("click", onClick, { signal });
+  const onSubmit = (event) => {
     event.preventDefault();
     const name = event.submitter?.name;
     if (["suggestion", "regenerate", "continue"].includes(name)) return; // buttons of the page
     if (does === "stop") onStop();
     else submit();
-  });
+  };
+  form.addEventListener("submit", onSubmit, { signal });
 
   const composer = {
     set,
-    focus: () => field.focus({ preventScroll: true }),
+    focus,
+    edits: drafts.edits,
     /** Let the button send or stop; `isOff` forbids to send. */
     mode(next, off) {
       [does, isOff] = [next, off];
@@ -134,7 +159,13 @@ export function createComposer({ root, words, current, onSend, onStop, onEditLas
     },
     moveTo: (conversation) => drafts.move("", conversation),
   };
-  set(drafts.read(current()) || field.value); // a browser restores a field by itself
+  set(joined(drafts.read(current()), field.value));
   drafts.take(current());
   return composer;
+}
+
+/** What was kept and what is in the field: a browser restores a field, or somebody was quick. */
+function joined(kept, typed) {
+  if (kept.includes(typed)) return kept;
+  return typed.includes(kept) ? typed : `${kept}\n${typed}`;
 }

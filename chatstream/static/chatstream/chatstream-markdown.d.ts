@@ -1,6 +1,31 @@
-/** Types of `chatstream-markdown.js`. */
+/**
+ * Types of `chatstream-markdown.js`.
+ *
+ *     const { createMarkdown } = await import(url);
+ *     const markdown = createMarkdown({ marked, DOMPurify, markedFootnote, loadHighlighter, words });
+ *     const answer = markdown.stream(element);
+ *     for await (const { type, text } of run) if (type === "text") answer.append(text);
+ *     answer.end();
+ *
+ * Reasons, here so that the page need not load them:
+ *
+ * - HTML in markdown is shown as text, but for `<br>`: models write it where markdown has nothing, for
+ *   a line's end in a table's cell.
+ * - An image becomes a link: its address is a way to tell others of the conversation. An address that
+ *   is not http, https or mailto makes no link.
+ * - A heading is two levels lower than written: the first two are the page's own.
+ * - A definition takes one line. marked takes any number into a label or a title, so that a bracket
+ *   left open in one paragraph would keep all that follow from being settled. For the same reason an
+ *   underline makes no heading of blocks that had ended its paragraph, and what is HTML does not depend
+ *   on the block before. These three are the only differences from marked's own grammar.
+ * - The first definition of a label counts, and a late one renders those blocks again whose source has
+ *   the label in brackets.
+ * - The page is patched, never replaced, so a button in the tail can be clicked, what is focused stays
+ *   focused, and a long line of code stays where it was scrolled to.
+ * - Ids are made of the element's id, or at random, and numbers: no word of an answer is in them.
+ */
 
-/** What the reader sees or hears that is not the model's; in English unless given. */
+/** What the reader sees or hears that is not the model's. */
 export interface Words {
   /** The button of a code, and what it says when it has copied. */
   copy: string;
@@ -24,8 +49,8 @@ export interface Libraries {
   DOMPurify: any;
   markedFootnote: any;
   /** Returns highlight.js; called when the first fence with a language closes. */
-  loadHighlighter?: () => Promise<any>;
-  words?: Partial<Words>;
+  loadHighlighter: () => Promise<any>;
+  words: Words;
 }
 
 /**
@@ -75,4 +100,4 @@ export interface Grammar {
   compile(source: string): Block;
 }
 
-export function createGrammar(marked: any, markedFootnote: any, words?: Words): Grammar;
+export function createGrammar(marked: any, markedFootnote: any, words: Words): Grammar;

@@ -54,8 +54,10 @@ export function createStatus({ root, config, link, onEnter }) {
 
     /** Say why the server did not do what was asked. */
     refuse(problem) {
-      if (problem.status === undefined) throw problem; // a bug of ours
-      if (problem.status === 0) status.say(navigator.onLine ? "refused" : "offline", words.network);
+      if (problem.status === undefined) {
+        reportError(problem); // a bug of ours
+        status.say("refused");
+      } else if (problem.status === 0) status.say(navigator.onLine ? "refused" : "offline", words.network);
       else if (problem.code === "not_authenticated") status.say("signed_out", undefined, login());
       else if (problem.run) status.say("busy", undefined, { text: words.show_it, href: link() });
       else status.say("refused", describeError(refusals, words, problem));

@@ -27,6 +27,7 @@ export function createTranscript({ root, turns, signal }) {
         if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
       });
       while (list.children.length > next.length) list.lastElementChild.remove();
+      for (const turn of shown) if (!next.includes(turn)) turn.forget();
       shown = next;
       part("empty").hidden = next.length > 0;
     },

@@ -10,7 +10,12 @@ const action = (element, name) => element.querySelector(`[data-action="${name}"]
 
 /** Write to the clipboard; over plain HTTP browsers have the old way only. */
 export async function copyText(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const isCopied = await navigator.clipboard?.writeText(text).then(
+    () => true,
+    () => false, // forbidden, in a frame for one
+  );
+  if (isCopied) return;
+  const focused = document.activeElement;
   const field = document.createElement("textarea");
   field.value = text;
   field.className = "cs-hidden";
@@ -18,6 +23,7 @@ export async function copyText(text) {
   field.select();
   document.execCommand("copy");
   field.remove();
+  focused?.focus({ preventScroll: true });
 }
 
 /** Return the name of the state that a run's ending puts its answer in. */
@@ -104,6 +110,14 @@ class Turn {
     action(this.element, "next").disabled = index === siblings.length - 1;
   }
 
+  /** Focus the button of an action. */
+  focus(name) {
+    action(this.element, name).focus({ preventScroll: true });
+  }
+
+  /** It has left the page. */
+  forget() {}
+
   /** Return the id of the version before (-1) or after (1) this one. */
   sibling(step) {
     return this.siblings[this.siblings.indexOf(this.id) + step];
@@ -128,13 +142,14 @@ class UserTurn extends Turn {
     return part(this.element, "editor");
   }
 
-  /** Let the text be edited; return the field. */
-  edit(text = this.text) {
+  /** Let the text be edited, or what was typed there before; return the field. */
+  edit(typed = "") {
     const form = this.editor ?? this.made("editor");
+    const { prompt } = form.elements;
     this.body.hidden = true;
     this.body.after(form);
-    form.elements.prompt.value = text;
-    return form.elements.prompt;
+    prompt.value = typed || prompt.value || this.text;
+    return prompt;
   }
 
   leaveEditor() {
@@ -150,6 +165,8 @@ class AnswerTurn extends Turn {
   #writing = null;
   #saved = "";
   #tools = new Map();
+  #lastEnd = null;
+  #isDead = false; // its text is there, and does nothing any more
   #context;
 
   constructor(element, context) {
@@ -166,6 +183,15 @@ class AnswerTurn extends Turn {
 
   get state() {
     return this.element.dataset.state;
+  }
+
+  forget() {
+    if (!this.#writing) return;
+    this.#saved = this.text;
+    this.#writing.destroy();
+    this.#writing = null;
+    this.ended = null; // if it comes back, after a refusal, it is rendered again
+    this.#isDead = true;
   }
 
   /** Be about to be written; `text` is there already. */
@@ -197,18 +223,25 @@ class AnswerTurn extends Turn {
   /** Show how it ended; return the words. */
   end(end) {
     this.#writing?.end();
+    this.#lastEnd = end;
     this.ended = end.run;
     const told = describeEnding(this.#context, end);
     this.element.dataset.state = told.state;
     this.element.setAttribute("aria-busy", "false");
     this.#tell(told.words, told.tone, told.support ?? "");
     this.#offer(told.actions);
+    for (const line of this.#tools.values()) if (!line.dataset.state) part(line, "state").textContent = "";
     return told;
+  }
+
+  /** Show how it had ended: it was not gone on with. */
+  endAgain() {
+    this.end(this.#lastEnd);
   }
 
   /** Show an answer that was saved, and its end. */
   show(text, end) {
-    if (this.text !== text) this.#render(text);
+    if (this.text !== text || this.#isDead) this.#render(text);
     this.end(end);
   }
 
@@ -216,6 +249,7 @@ class AnswerTurn extends Turn {
     this.#writing?.destroy();
     this.#writing = null;
     this.#saved = text;
+    this.#isDead = false;
     this.#markdown.render(this.body, text);
   }
 

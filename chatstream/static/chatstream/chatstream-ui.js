@@ -12,15 +12,20 @@
 const MODULES = ["client", "markdown", "turns", "transcript", "status", "composer", "sidebar"];
 const PLACE = "__id__";
 const LONG_WAIT = 8_000; // milliseconds without a word
+const LONGEST_TASK = 40; // milliseconds
+const TO = { [-1]: "previous", 1: "next" };
 const GOING_ON = ["connecting", "streaming", "reconnecting"];
 const MUTE = ["offline", "signed_out", "busy"]; // nothing can be sent
 
 class ChatElement extends HTMLElement {
+  address = addressOf(location); // that of what is shown
   #life = null;
 
   async connectedCallback() {
     this.#life = new AbortController();
     const { signal } = this.#life;
+    // At once: somebody may go back while the modules are loaded.
+    addEventListener("popstate", () => this.#moved(), { signal });
     const load = (name) => import(new URL(this.dataset[name], document.baseURI));
     const loaded = await Promise.all(MODULES.map(load));
     if (signal.aborted) return;
@@ -31,6 +36,11 @@ class ChatElement extends HTMLElement {
 
   disconnectedCallback() {
     this.#life.abort();
+  }
+
+  /** Back and forward lead to other conversations; a link within the page fires popstate, too. */
+  #moved() {
+    if (addressOf(location) !== this.address) location.reload();
   }
 }
 
@@ -46,9 +56,9 @@ class ChatPage {
   #composer;
   #sidebar = null;
   #open = null; // { answer, run } of the answer that is followed; run is null while it is asked for
-  #left = null; // { run, seq, text } of an answer that goes on while the page is hidden
+  #left = null; // { answer, run, seq, text } of one that goes on while the page is hidden
   #syncs = 0;
-  #channel = new BroadcastChannel("chatstream");
+  #channel = openChannel();
 
   constructor(root, modules, signal) {
     this.#root = root;
@@ -65,8 +75,9 @@ class ChatPage {
 
   async begin() {
     this.#listen();
-    if (this.#root.dataset.signedIn === "yes") this.#status.enter("idle");
-    else this.#root.dataset.state = "signed_out"; // which the server has said already
+    // The server has said it already, what goes on is for sync to say.
+    const { signedIn, state } = this.#root.dataset;
+    if (signedIn === "yes") this.#status.enter(GOING_ON.includes(state) ? "idle" : state);
     await this.sync();
     if (!navigator.onLine) this.#goOffline();
   }
@@ -95,7 +106,7 @@ class ChatPage {
     return this.#modules.turns.createTurns({
       root: this.#root,
       config: this.#config,
-      lang: document.documentElement.lang || "en",
+      lang: languageOf(this.#root),
       markdown: this.#modules.markdown.createMarkdown({ ...libraries, words }),
       describeError: this.#modules.status.describeError,
     });
@@ -104,11 +115,12 @@ class ChatPage {
   #createComposer() {
     return this.#modules.composer.createComposer({
       root: this.#root,
+      signal: this.#signal,
       words: this.#config.words,
       current: () => this.conversation,
       onSend: (prompt) => this.#send(prompt),
       onStop: () => this.#stop(),
-      onEditLast: () => this.#edit(this.#transcript.turns.findLast((turn) => turn.isUser)),
+      onEditLast: () => this.#editLast(),
     });
   }
 
@@ -143,10 +155,11 @@ class ChatPage {
     this.#root.addEventListener("click", (event) => this.#click(event), options);
     list.addEventListener("submit", (event) => this.#submitEdited(event), options);
     list.addEventListener("keydown", (event) => this.#keyInEditor(event), options);
+    list.addEventListener("input", (event) => this.#inputInEditor(event), options);
     document.addEventListener("visibilitychange", () => this.#turnVisible(), options);
     addEventListener("offline", () => this.#goOffline(), options);
     addEventListener("online", () => this.#goOnline(), options);
-    addEventListener("popstate", () => location.reload(), options);
+    list.addEventListener("cs-copied", () => this.#status.announce(this.#config.words.copied), options);
     this.#channel.addEventListener("message", (event) => this.#hear(event.data), options);
     this.#signal.addEventListener("abort", () => this.#leave());
   }
@@ -159,15 +172,16 @@ class ChatPage {
   #click(event) {
     const button = event.target.closest?.("[data-action]");
     if (!button) return;
+    const focused = document.activeElement;
     const turn = this.#transcript.of(button);
     const actions = {
       suggest: () => this.#send(button.value),
-      latest: () => this.#transcript.scrollToEnd(),
+      latest: () => this.#toEnd(),
     };
     const ofTurns = {
       copy: () => this.#copy(turn, button),
       edit: () => this.#edit(turn),
-      "cancel-edit": () => turn.leaveEditor(),
+      "cancel-edit": () => this.#leaveEditor(turn),
       regenerate: () => this.#act("regenerate", turn),
       retry: () => this.#act("regenerate", turn),
       continue: () => this.#act("continue", turn),
@@ -178,6 +192,18 @@ class ChatPage {
     if (!act) return;
     event.preventDefault();
     act();
+    this.#keepFocus(focused);
+  }
+
+  #toEnd() {
+    this.#transcript.scrollToEnd();
+    this.#composer.focus(); // the button goes
+  }
+
+  /** The focus does not get lost with what had it. */
+  #keepFocus(focused) {
+    const isLost = [focused, document.body].includes(document.activeElement);
+    if (isLost && !focused.getClientRects().length) this.#composer.focus();
   }
 
   /** Ask, and show the answer as it comes. */
@@ -209,6 +235,7 @@ class ChatPage {
     this.#root.dataset.conversation = id;
     this.#composer.moveTo(id);
     history.pushState(null, "", this.#link(id));
+    this.#root.address = addressOf(location);
     return id;
   }
 
@@ -217,16 +244,37 @@ class ChatPage {
     if (this.#open) return;
     const isNew = action === "regenerate";
     const answer = isNew ? this.#turns.answer() : turn;
+    const turns = this.#transcript.turns;
     this.#transcript.show([...this.#transcript.before(turn), answer]);
     const asked = { action, message: turn.id, ...this.#provider() };
-    if (!(await this.#answer(answer, isNew ? "" : turn.text, () => asked))) await this.sync();
+    if (await this.#answer(answer, isNew ? "" : turn.text, () => asked)) return;
+    this.#transcript.show(turns);
+    if (!isNew) turn.endAgain();
+    await this.sync();
   }
 
-  #edit(turn, prompt = turn?.text) {
+  #edit(turn, prompt) {
     if (this.#open || !turn?.id) return;
-    const field = turn.edit(prompt);
+    const field = turn.edit(prompt ?? this.#composer.edits.read(turn.id));
     this.#modules.composer.fit(field);
     field.focus();
+  }
+
+  #leaveEditor(turn) {
+    this.#composer.edits.write(turn.id, "");
+    turn.leaveEditor();
+    turn.focus("edit");
+  }
+
+  #inputInEditor({ target }) {
+    const turn = target.closest(".cs-editor") && this.#transcript.of(target);
+    if (turn) this.#composer.edits.write(turn.id, target.value);
+  }
+
+  async #editLast() {
+    const turn = this.#transcript.turns.findLast((turn) => turn.isUser);
+    if (turn && !turn.id) await this.sync(); // its id is not known yet
+    this.#edit(turn);
   }
 
   #submitEdited(event) {
@@ -238,7 +286,10 @@ class ChatPage {
   #keyInEditor(event) {
     const form = event.target.closest(".cs-editor");
     if (!form || this.#modules.composer.isComposing(event)) return;
-    if (event.key === "Escape") form.querySelector("[data-action='cancel-edit']").click();
+    if (event.key === "Escape") {
+      event.stopPropagation(); // it is Stop elsewhere
+      this.#leaveEditor(this.#transcript.of(form));
+    }
     if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
     form.requestSubmit();
@@ -247,13 +298,16 @@ class ChatPage {
   /** Say something else instead of an earlier message, which is kept as a sibling. */
   async #resend(turn, prompt) {
     if (this.#open) return;
+    const turns = this.#transcript.turns;
     const answer = this.#turns.answer();
     this.#transcript.show([...this.#transcript.before(turn), this.#turns.user(prompt), answer]);
     turn.leaveEditor();
+    this.#composer.focus();
     const asked = { action: "edit", message: turn.id, prompt, ...this.#provider() };
-    if (await this.#answer(answer, "", () => asked)) return;
+    if (await this.#answer(answer, "", () => asked, turn.id)) return;
+    this.#transcript.show(turns);
+    this.#edit(turn, prompt); // nothing is lost
     await this.sync();
-    this.#edit(this.#transcript.turns.find(({ id }) => id === turn.id), prompt); // nothing is lost
   }
 
   async #switch(turn, step) {
@@ -261,6 +315,8 @@ class ChatPage {
     if (this.#open || !leaf) return;
     await this.#tryTo("PATCH", `conversations/${this.conversation}/`, { leaf });
     await this.sync();
+    const shown = this.#transcript.turns.find(({ id }) => id === leaf);
+    shown?.focus(shown.sibling(step) ? TO[step] : TO[-step]);
   }
 
   async #copy(turn, button) {
@@ -276,8 +332,10 @@ class ChatPage {
   }
 
   async #stop() {
+    if (!this.#open) return;
+    this.#open.isStopped = true; // if there is no run yet, it is stopped when there is one
     try {
-      await this.#open?.run?.stop();
+      await this.#open.run?.stop();
     } catch (problem) {
       this.#status.refuse(problem); // the answer goes on, and so do we
     }
@@ -286,13 +344,16 @@ class ChatPage {
   // Answers --------------------------------------------------------------------------------------
 
   /**
-   * Start a run by what `ask` returns, and show it in `answer`, after its first `text`. Return
-   * false if the server refused it, or could not be reached.
+   * Start a run by what `ask` returns, and show it in `answer`, after its first `text`; `edited` is
+   * the id of a message that it edits. Return false if the server refused it, or could not be
+   * reached.
    */
-  async #answer(answer, text, ask) {
+  async #answer(answer, text, ask, edited = null) {
     const open = this.#begin(answer, text);
+    open.edited = edited;
     try {
       open.run = this.#chat.start(await ask());
+      if (open.isStopped) this.#stop();
     } catch (problem) {
       this.#close(open);
       this.#status.refuse(problem);
@@ -303,20 +364,28 @@ class ChatPage {
 
   /** Follow an answer that began before this page did, or in another tab. */
   #follow(answer, id, text) {
-    const left = this.#left?.run === id && answer.text ? this.#left : null;
+    const open = this.#begin(answer, text);
+    open.run = this.#chat.follow(id);
+    return this.#read(open, null);
+  }
+
+  /** Go on with the answer that the page let go of. */
+  #resume({ answer, run, seq, text }) {
     this.#left = null;
-    const open = this.#begin(answer, left ? null : text);
-    open.run = this.#chat.follow(id, { after: left?.seq, text: left?.text });
+    const open = (this.#open = { answer, run: null, hasWords: Boolean(answer.text) });
+    open.run = this.#chat.follow(run, { after: seq, text });
     return this.#read(open, null);
   }
 
   #begin(answer, text) {
     const open = (this.#open = { answer, run: null, hasWords: false });
     this.#status.quiet();
-    if (text !== null) answer.begin(text);
+    answer.begin(text);
     this.#go(open, "connecting");
     open.timer = setTimeout(() => {
-      if (this.#status.state === "connecting") answer.say("connecting", this.#config.words.still);
+      if (this.#status.state !== "connecting") return;
+      answer.say("connecting", this.#config.words.still);
+      this.#status.announce(this.#config.words.still);
     }, LONG_WAIT);
     return open;
   }
@@ -327,6 +396,25 @@ class ChatPage {
   }
 
   async #read(open, startedAt) {
+    try {
+      return await this.#readToEnd(open, startedAt);
+    } catch (problem) {
+      this.#break(open, problem);
+      return true; // the server has it
+    }
+  }
+
+  /** A bug of ours ended the reading: say so, and how to see the answer. */
+  #break(open, problem) {
+    if (problem) reportError(problem);
+    open.run.detach();
+    open.answer.say("failed", "");
+    this.#close(open);
+    const text = this.#config.words.show_it;
+    this.#status.say("failed", undefined, { text, href: this.#link(this.conversation) });
+  }
+
+  async #readToEnd(open, startedAt) {
     let firstWordMs = null;
     for await (const event of open.run) {
       if (startedAt !== null && event.type === "text") firstWordMs ??= performance.now() - startedAt;
@@ -335,7 +423,11 @@ class ChatPage {
     }
     const end = await open.run.ended;
     this.#close(open);
-    if (end.outcome === "detached") return true;
+    if (end.outcome === "detached") {
+      const isMeant = this.#signal.aborted || this.#left?.run === open.run.id;
+      if (!isMeant) this.#break(open, null);
+      return true;
+    }
     if (end.outcome === "refused" || end.outcome === "lost") {
       this.#status.refuse(end.error);
       return open.run.id !== null;
@@ -359,6 +451,7 @@ class ChatPage {
   #taken(open, { message, conversation }) {
     open.answer.id = message;
     this.#composer.taken();
+    if (open.edited) this.#composer.edits.write(open.edited, "");
     this.#channel.postMessage({ conversation });
     this.sync();
   }
@@ -387,11 +480,32 @@ class ChatPage {
   // What the server says -------------------------------------------------------------------------
 
   /** Ask the server for the conversation, and show what it says. */
-  async sync() {
+  async sync(attempt = 0) {
     if (!this.conversation || this.#isAsking) return;
     const sync = ++this.#syncs;
-    const data = await this.#tryTo("GET", `conversations/${this.conversation}/`);
-    if (data && sync === this.#syncs && !this.#isAsking) this.#show(data);
+    const isLatest = () => sync === this.#syncs && !this.#isAsking && !this.#signal.aborted;
+    try {
+      const data = await this.#chat.call("GET", `conversations/${this.conversation}/`);
+      if (!isLatest()) return;
+      if (attempt) this.#calmDown();
+      this.#show(data, isLatest);
+    } catch (problem) {
+      if (isLatest()) this.#syncLater(problem, attempt, isLatest);
+    }
+  }
+
+  /** Say why it did not work, and try again if that may help. */
+  #syncLater(problem, attempt, isLatest) {
+    // While an answer is followed, that says how it is going.
+    if (!this.#open && !attempt) this.#status.refuse(problem);
+    const again = () => isLatest() && !document.hidden && this.sync(attempt + 1);
+    if (problem.retryable) setTimeout(again, this.#modules.client.backoff(attempt));
+  }
+
+  #calmDown() {
+    if (this.#open || this.#status.state !== "refused") return;
+    this.#status.quiet();
+    this.#status.enter("idle");
   }
 
   /** Whether the server may not know yet what is on the page. */
@@ -399,15 +513,32 @@ class ChatPage {
     return Boolean(this.#open && !this.#open.answer.id);
   }
 
-  #show({ messages, ...conversation }) {
+  #show({ messages, ...conversation }, isLatest) {
     this.#title(conversation.title);
     if (messages.length) this.#sidebar?.show(conversation);
     const turns = messages.map((message) => this.#transcript.turnOf(message));
     this.#transcript.show(turns);
-    turns.forEach((turn, at) => this.#update(turn, messages[at]));
-    // An answer that went on while the page was hidden has ended.
-    const { state } = this.#status;
-    if (!this.#open && GOING_ON.includes(state)) this.#status.enter(turns.at(-1)?.state ?? "idle");
+    this.#updateAll(turns, messages, isLatest);
+    this.#openEditors(turns);
+  }
+
+  /** The newest first, and the page breathes in between: a long conversation is there at once. */
+  #updateAll(turns, messages, isLatest, end = turns.length) {
+    const until = performance.now() + LONGEST_TASK;
+    for (let at = end - 1; at >= 0; at--) {
+      this.#update(turns[at], messages[at]);
+      if (performance.now() < until) continue;
+      setTimeout(() => isLatest() && this.#updateAll(turns, messages, isLatest, at));
+      return;
+    }
+  }
+
+  /** Let what was typed there before a reload, or before signing in, be edited again. */
+  #openEditors(turns) {
+    for (const turn of turns) {
+      const kept = turn.isUser && !turn.editor && this.#composer.edits.read(turn.id);
+      if (kept) this.#modules.composer.fit(turn.edit(kept));
+    }
   }
 
   #update(turn, { content, siblings, run }) {
@@ -442,7 +573,8 @@ class ChatPage {
   // Other tabs, hidden pages, networks that come and go ------------------------------------------
 
   #hear({ conversation }) {
-    if (conversation === this.conversation) this.sync();
+    // A hidden tab asks when it is shown.
+    if (conversation === this.conversation && !document.hidden) this.sync();
   }
 
   #turnVisible() {
@@ -454,11 +586,12 @@ class ChatPage {
   #letGo() {
     const run = this.#open?.run;
     if (!run?.id) return;
-    this.#left = { run: run.id, seq: run.seq, text: run.text };
+    this.#left = { answer: this.#open.answer, run: run.id, seq: run.seq, text: run.text };
     run.detach();
   }
 
   async #comeBack() {
+    if (this.#left) this.#resume(this.#left);
     if (this.#status.state === "signed_out" && !(await this.#isSignedIn())) return;
     await this.sync();
   }
@@ -469,6 +602,7 @@ class ChatPage {
     } catch {
       return false;
     }
+    if (this.#root.dataset.signedIn !== "yes") location.reload(); // it was made for a stranger
     this.#status.quiet();
     this.#status.enter("idle");
     return true;
@@ -480,12 +614,35 @@ class ChatPage {
   }
 
   #goOnline() {
+    const { run, hasWords } = this.#open ?? {};
+    // Its connection outlived that: the run has nothing new to tell.
+    if (run?.state === "streaming") this.#go(this.#open, hasWords ? "streaming" : "connecting");
     if (this.#status.state !== "offline") return;
     this.#status.quiet();
     this.#status.enter("idle");
     this.sync();
   }
 }
+
+/** What tells other tabs; without effect where the browser has none, or allows none. */
+function openChannel() {
+  try {
+    return new BroadcastChannel("chatstream");
+  } catch {
+    return Object.assign(new EventTarget(), { postMessage() {}, close() {} });
+  }
+}
+
+/** Return the language of the words; a site's own code may be none that browsers know. */
+function languageOf({ lang }) {
+  try {
+    return Intl.getCanonicalLocales(lang)[0];
+  } catch {
+    return "en";
+  }
+}
+
+const addressOf = ({ pathname, search }) => pathname + search;
 
 /** Return the end that a message's run tells; an answer whose run is gone counts as done. */
 function endOf(run, text) {

@@ -19,6 +19,18 @@ addEventListener("securitypolicyviolation", ({ violatedDirective, sample }) =>
   window.caught.push(`${violatedDirective}: ${sample}`),
 );
 
+const WORDS = {
+  copy: "Copy",
+  copied: "Copied",
+  image: "Image",
+  code: "Code",
+  table: "Table",
+  taskDone: "Done",
+  taskOpen: "To do",
+  footnotes: "Footnotes",
+  footnoteBack: "Back to reference",
+};
+
 const main = document.querySelector("main");
 
 /** Return a new element on the page, the only one. */
@@ -117,6 +129,7 @@ async function load() {
       window.loads = (window.loads ?? 0) + 1;
       return (await import(HIGHLIGHTER)).default;
     },
+    words: WORDS,
   });
 }
 
