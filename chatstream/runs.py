@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from django.apps import apps
 from django.db import IntegrityError, router, transaction
+from django.db.models import QuerySet
 
 from .conf import settings
 from .conversations import Turn
@@ -31,7 +32,7 @@ from .engine import Engine
 from .framelog import get_frame_log
 from .ledger import cancel, complete, reap
 from .loop import serving_loop
-from .models import Run
+from .models import Conversation, Run
 from .providers import get_provider
 from .writer import writer
 
@@ -153,8 +154,9 @@ def _refuse_too_many(owner: str) -> None:
 
 def _start_after_the_dead(run: Run, turn: Turn) -> Run:
     """The conversation has an open run: unless its process died, say which."""
+    runs = Run.objects.filter(conversation__in=_stored(turn.conversation))
     for _ in range(2):
-        other = Run.objects.open().filter(conversation=turn.conversation).first()
+        other = runs.filter(status__in=Run.OPEN).first()
         if other is not None and not writer().call(
             reap, get_frame_log(), settings.LEASE, [other.pk]
         ):
@@ -163,7 +165,18 @@ def _start_after_the_dead(run: Run, turn: Turn) -> Run:
             return writer().call(_create, run, turn, engine())
         except IntegrityError:
             continue
-    raise RunOpen(run)
+    raise RunOpen(runs.order_by("pk").last() or run)
+
+
+def _stored(conversation: Conversation) -> QuerySet[Conversation]:
+    """Return the conversation as it is stored: another request may just have made it."""
+    if conversation.external_id is None:
+        return Conversation.objects.filter(pk=conversation.pk)
+    return Conversation.objects.filter(
+        owner=conversation.owner,
+        format=conversation.format,
+        external_id=conversation.external_id,
+    )
 
 
 # Following ----------------------------------------------------------------------------------------

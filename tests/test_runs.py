@@ -13,6 +13,7 @@ from django.db import OperationalError, connections
 from django.test import Client
 
 import chatstream.engine
+from chatstream.conversations import Turn
 from chatstream.core.answers import Answer
 from chatstream.core.frames import Frame, Kind
 from chatstream.core.requests import RunRequest
@@ -22,7 +23,7 @@ from chatstream.framelog import get_frame_log
 from chatstream.framelog.database import DatabaseFrameLog
 from chatstream.ledger import reap
 from chatstream.models import Conversation, Run, from_now
-from chatstream.runs import TooManyRuns, looked_after, start_run, stop_run
+from chatstream.runs import RunOpen, TooManyRuns, looked_after, start_run, stop_run
 from chatstream.writer import Writer, writer
 from tests.asking import DONE, asked, body_of, configured
 
@@ -483,3 +484,19 @@ def test_a_known_key_comes_before_the_limit_of_open_runs(visitor: Client) -> Non
         )
         assert (known.pk, is_new) == (first.json()["id"], False)
         post(visitor, f"runs/{known.pk}/stop/")
+
+
+def test_of_two_requests_that_begin_one_external_conversation_the_second_is_told_the_first(
+    visitor: Client,
+) -> None:
+    with configured(providers={"default": {"script": ["one", 30]}}):
+        turns = [
+            Turn.begin("user:1", prompt, format="x", external_id="same")
+            for prompt in ("first", "second")
+        ]
+        first, _ = start_run(RunRequest([]), owner="user:1", turn=turns[0])
+        with pytest.raises(RunOpen) as refused:
+            start_run(RunRequest([]), owner="user:1", turn=turns[1])
+        assert refused.value.run == first
+        stop_run(first)
+        assert Conversation.objects.count() == 1
