@@ -15,11 +15,12 @@ PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 
 CONSTRAINTS := .ci/constraints.txt
 BIN := $(VENV)/bin
+CLIENTS := tests/clients/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
 say = @printf '\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test test-slow lint types bench clean
+.PHONY: help demo test test-slow lint types clients bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,19 +28,21 @@ help:
 	@echo 'make test    ruff, mypy and the tests'
 	@echo 'make test-slow  the tests that take long'
 	@echo 'make lint    ruff and mypy only'
+	@echo 'make clients  the JavaScript clients that the tests run, where Node is there'
 	@echo 'make bench   our figures and those of the peers, into docs/performance.md'
+	@echo 'make screenshots  every state of the chat page, as pictures in screenshots/'
 	@echo 'make clean   remove what these commands made'
 
 demo: $(VENV)/.demo
 	@exec env PORT=$(PORT) $(BIN)/python manage.py demo
 
-test: lint
+test: lint clients
 	$(say) 'Weights of the embedded model'
 	@$(BIN)/python -c 'from project.embedded.download import model_file; print(model_file(print))'
 	$(say) 'Tests'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow'
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test clients
 	$(say) 'Slow tests'
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
@@ -49,12 +52,20 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# Without Node their tests are skipped, as they are without Chromium.
+clients:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(CLIENTS); fi
+
 bench: $(VENV)/.test
 	$(say) 'Benchmark (some minutes)'
 	@$(BIN)/python -m tests.bench.run --write-docs
 
+screenshots: $(VENV)/.test
+	$(say) 'Pictures of the chat page, into screenshots/'
+	@$(BIN)/python -m tests.acceptance.screenshots screenshots
+
 clean:
-	rm -rf $(VENV) .cache build dist tests/bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache build dist screenshots tests/bench/build tests/clients/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: made again when the pins or the requirements change.
@@ -78,3 +89,8 @@ $(VENV)/.test: pyproject.toml $(VENV)/.base
 	$(say) 'Installing what the tests need'
 	@$(INSTALL) --no-build-isolation --editable '.[test]'
 	@touch $(VENV)/.demo $@
+
+$(CLIENTS): tests/clients/package-lock.json
+	$(say) 'Installing the JavaScript clients'
+	@cd tests/clients && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -11,7 +11,7 @@ from .conf import settings
 from .conversations import tip
 from .models import Conversation, Message
 
-__all__ = ["AskSerializer", "ConversationSerializer", "MessageSerializer"]
+__all__ = ["AskSerializer", "ConversationSerializer", "MessageSerializer", "TextField"]
 
 
 class TextField(serializers.CharField):

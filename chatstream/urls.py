@@ -31,5 +31,13 @@ urlpatterns = [
     ),
     # Its clients send no slash at the end, and a redirect would lose their POST.
     re_path(r"^v1/chat/completions/?$", views.CompletionsView.as_view(), name="completions"),
+    re_path(r"^htmx/?$", views.HtmxView.as_view(), name="htmx"),
+    re_path(r"^htmx/(?P<run>[^/]+)/?$", views.HtmxRunView.as_view(), name="htmx-run"),
     re_path(r"^v1/models/?$", views.ModelsView.as_view(), name="models"),
+    re_path(r"^ai-sdk/?$", views.AiSdkView.as_view(), name="ai-sdk"),
+    re_path(
+        r"^ai-sdk/(?P<chat>.+)/stream/?$", views.AiSdkStreamView.as_view(), name="ai-sdk-stream"
+    ),
+    re_path(r"^ai-sdk/(?P<chat>.+)/stop/?$", views.AiSdkStopView.as_view(), name="ai-sdk-stop"),
+    re_path(r"^ag-ui/?$", views.AGUIView.as_view(), name="ag-ui"),
 ]

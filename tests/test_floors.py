@@ -18,7 +18,7 @@ FLOOR 1, what the rest is made of
     providers.base  providers.deadlines  providers.transport  providers.reading
     providers.openai  providers.scripted  providers.sources  providers
     framelog.base  framelog.memory  framelog.database  framelog
-    wire.base  wire.native  wire.text  wire.openai  wire
+    wire.base  wire.native  wire.text  wire.openai  wire.ai_sdk  wire.ag_ui  wire.htmx  wire
 FLOOR 2, the heart
     relay  pump  feeds  ledger  live  engine  conversations  runs
 FLOOR 3, the web
@@ -26,9 +26,10 @@ FLOOR 3, the web
     serializers
     pagination  places  transcript  page  templatetags
     views.links  views.base  views.following  views.starting
-    views.runs  views.stream  views.conversations  views.page  views.openai  views  urls
+    views.runs  views.stream  views.conversations  views.page  views.htmx  views.openai  views.ag_ui
+    views.ai_sdk  views  urls
 FLOOR 4, glue nobody imports
-    gunicorn  checks  apps  testing  management  migrations
+    gunicorn  checks  apps  testing  management  migrations  _wheel
 """
 
 # What the pure floor may use of the world: no clock, no files, no sockets, no threads.

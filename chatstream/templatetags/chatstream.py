@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,9 @@ from ..conf import nearest, settings
 from ..models import Conversation
 from ..page import Chat, own_conversation, take_draft
 from ..permissions import MayChat
-from ..places import conversation_in_query, places_by_query
+from ..places import conversation_in_query, places_by_query, url_of, with_query
 
-__all__ = ["chatstream", "register"]
+__all__ = ["chatstream", "chatstream_htmx", "register"]
 
 register = template.Library()
 
@@ -52,13 +53,30 @@ def chatstream(
     return _render(context, replace(chat, **given))
 
 
-def _render(context: Context, chat: Chat) -> str:
+@register.simple_tag(takes_context=True)
+def chatstream_htmx(context: Context, provider: str = "") -> str:
+    """Render a form and its answers for htmx, which the page itself loads; ``docs/page.md``."""
+    chat = replace(_chat_of_host(_request_of(context)), only_provider=_known(provider))
+    more = {
+        "post_url": url_of(chat.request, "htmx"),
+        "form": chat.form,
+        "key": secrets.token_urlsafe(16),
+    }
+    if run := chat.open_run:
+        more["stop_url"] = url_of(chat.request, "run-stop", run=run)
+        more["url"] = with_query(url_of(chat.request, "htmx-run", run=run), into=chat.form)
+    return _render(context, chat, "chatstream/htmx.html", **more)
+
+
+def _render(
+    context: Context, chat: Chat, template_name: str = "chatstream/chat.html", **more: str
+) -> str:
     engine = context.template.engine  # type: ignore[union-attr]
     outer, context.autoescape = context.autoescape, True  # whatever the page does around it
     try:
         # In the page's own context: what its processors brought, such as a nonce, is there.
-        with context.push(chat=chat):
-            return str(engine.get_template("chatstream/chat.html").render(context))
+        with context.push(chat=chat, **more):
+            return str(engine.get_template(template_name).render(context))
     finally:
         context.autoescape = outer
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from .ag_ui import AGUIView
+from .ai_sdk import AiSdkStopView, AiSdkStreamView, AiSdkView
 from .base import ChatView
 from .conversations import ConversationListView, ConversationView
 from .following import FollowsRuns
+from .htmx import HtmxRunView, HtmxView
 from .openai import CompletionsView, ModelsView
 from .page import ChatPageView, ConversationExportView
 from .runs import RunListView, RunStopView, RunStreamView, RunView
@@ -12,6 +15,10 @@ from .starting import StartsRuns
 from .stream import ChatStreamView
 
 __all__ = [
+    "AGUIView",
+    "AiSdkStopView",
+    "AiSdkStreamView",
+    "AiSdkView",
     "ChatPageView",
     "ChatStreamView",
     "ChatView",
@@ -20,6 +27,8 @@ __all__ = [
     "ConversationListView",
     "ConversationView",
     "FollowsRuns",
+    "HtmxRunView",
+    "HtmxView",
     "ModelsView",
     "RunListView",
     "RunStopView",

@@ -26,6 +26,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
 ]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": os.environ.get("TESTSITE_DB", ":memory:"),

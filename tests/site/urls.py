@@ -8,6 +8,7 @@ urlpatterns = [
     path("ready/", views.ready),
     path("inside/", views.inside),
     path("page/<str:name>/", views.page),
+    path("htmx/<str:version>/", views.htmx),
     path("chat/", include("chatstream.urls")),
     path("bare/sync/", views.bare_sync),
     path("bare/async/", views.bare_async),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.template import engines
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionChunk
 
@@ -43,6 +44,15 @@ PAGES = {
 </script>""",
 }
 
+# The files of each version, and of its extension for server-sent events.
+HTMX = {
+    "htmx4": ("htmx.org/dist/htmx.js", "htmx.org/dist/ext/hx-sse.js"),
+    "htmx2": ("htmx2/dist/htmx.js", "htmx-ext-sse/dist/sse.js"),
+}
+HTMX_PAGE = """<!doctype html><title>htmx</title>{% load chatstream %}
+{% for script in scripts %}<script src="/clients/{{ script }}"></script>{% endfor %}
+{% chatstream_htmx %}"""
+
 
 def ready(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ready")
@@ -55,6 +65,12 @@ def inside(request: HttpRequest) -> JsonResponse:
 
 def page(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(PAGES[name])
+
+
+def htmx(request: HttpRequest, version: str) -> HttpResponse:
+    """A page around {% chatstream_htmx %}; ``/clients/`` is the browser's to fill."""
+    template = engines["django"].from_string(HTMX_PAGE)
+    return HttpResponse(template.render({"scripts": HTMX[version]}, request))
 
 
 @functools.cache
