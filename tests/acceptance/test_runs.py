@@ -219,6 +219,7 @@ def test_a_stop_after_the_finish_reason_finds_the_answer_whole(me: Talker) -> No
     run = me.start("ok_finish_then_hang")
     with me.follow(run) as reader:
         reader.read_events(1)
+        time.sleep(0.5)  # the reason comes right after the text; the answer ends a second later
         me.stop(run)
         assert reader.read_all().ending == "done"
     assert me.replay(run).text == TEXT

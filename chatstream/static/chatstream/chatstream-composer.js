@@ -44,10 +44,11 @@ export function createDrafts(storage, scope) {
     /** What is typed instead of a message, by its id. */
     edits: { read: (id) => get("edit", id), write: (id, text) => set("edit", id, text) },
     move(from, to) {
+      if (from === to) return;
       for (const kind of ["sent", "draft"]) {
-        const text = get(kind, from);
+        const text = [get(kind, to), get(kind, from)].filter(Boolean).join("\n");
         set(kind, from, "");
-        if (text) set(kind, to, text);
+        set(kind, to, text);
       }
     },
   };
@@ -65,6 +66,9 @@ export function createComposer({ root, signal, words, current, onSend, onStop, o
   const counter = part("counter");
   const limit = Number(root.dataset.maxPrompt);
   const drafts = createDrafts(() => sessionStorage, root.dataset.api);
+  // Where drafts are kept: a new conversation's only moves when the server has its first prompt, for
+  // until then a reload may lead to either address.
+  let place = current();
   let does = "send";
   let isOff = false;
 
@@ -91,21 +95,21 @@ export function createComposer({ root, signal, words, current, onSend, onStop, o
 
   function set(text) {
     field.value = text;
-    drafts.write(current(), text);
+    drafts.write(place, text);
     refresh();
   }
 
   function submit() {
     if (!isSendable()) return;
     const prompt = field.value;
-    drafts.send(current(), prompt);
+    drafts.send(place, prompt);
     set("");
     onSend(prompt);
   }
 
   form.noValidate = true; // an empty field is no reason not to stop
   const onInput = () => {
-    drafts.write(current(), field.value);
+    drafts.write(place, field.value);
     refresh();
   };
   field.addEventListener("input", onInput, { signal });
@@ -151,16 +155,20 @@ export function createComposer({ root, signal, words, current, onSend, onStop, o
       refresh();
     },
     /** The server has what was sent. */
-    taken: () => drafts.take(current()),
+    taken() {
+      drafts.take(place);
+      drafts.move(place, current());
+      place = current();
+    },
     /** It was refused: put it back, before what was written since. */
     giveBack(prompt) {
-      drafts.take(current());
+      drafts.take(place);
       set([prompt, field.value].filter(Boolean).join("\n"));
     },
-    moveTo: (conversation) => drafts.move("", conversation),
   };
-  set(joined(drafts.read(current()), field.value));
-  drafts.take(current());
+  if (!root.querySelector(".cs-turn")) drafts.move("", place);
+  set(joined(drafts.read(place), field.value));
+  drafts.take(place);
   return composer;
 }
 

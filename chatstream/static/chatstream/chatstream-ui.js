@@ -233,7 +233,6 @@ class ChatPage {
     if (this.conversation) return this.conversation;
     const { id } = await this.#chat.call("POST", "conversations/", {});
     this.#root.dataset.conversation = id;
-    this.#composer.moveTo(id);
     history.pushState(null, "", this.#link(id));
     this.#root.address = addressOf(location);
     return id;
