@@ -37,6 +37,8 @@ from django.urls import include
 urlpatterns += [path("chat/", include("chatstream.urls"))]
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def address(

@@ -16,7 +16,6 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.acceptance.markdown import CORPUS, POLICIES, serve
 from tests.acceptance.markdown.payloads import PAYLOADS
-from tests.bench.markdown import answer, cost
 
 TIMEOUT = 20_000  # milliseconds
 RANDOM_SPLITS = 6
@@ -127,6 +126,7 @@ def test_an_answer_split_at_random_ends_as_it_is_rendered_at_once(page: Page, pa
         assert page.evaluate(split, [text, cuts]) == whole, cuts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_an_answer_that_comes_letter_by_letter_ends_as_it_is_rendered_at_once(
     page: Page, path: Path
@@ -490,15 +490,3 @@ def test_a_code_keeps_its_scroll_position_while_it_grows(page: Page) -> None:
     root.locator("pre").evaluate("(pre) => (pre.scrollLeft = 100)")
     add(page, "more <b>\n```\n")
     assert root.locator("pre").evaluate("(pre) => pre.scrollLeft") == 100
-
-
-# ----------------------------------------------------------------------------------------- cost
-
-
-@pytest.mark.slow
-def test_streaming_costs_a_tenth_of_rendering_all_of_it_each_time(new_page: Page) -> None:
-    session = new_page.context.new_cdp_session(new_page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    cost(new_page, session, "each", answer()[:2000])
-    ours = cost(new_page, session, "each", answer())
-    assert cost(new_page, session, "whole", answer(), every=50) > 10 * ours

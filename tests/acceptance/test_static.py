@@ -50,6 +50,9 @@ def collect(site: Site, folder: Path) -> set[str]:
     return {str(path) for path in found}
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def hashed(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("whitenoise")
