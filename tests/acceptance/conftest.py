@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.acceptance.rows import Service, serve
 from tests.conftest import find_service
 from tests.demo import Demo
 from tests.upstream import Upstream
+
+# Five seconds are Playwright's own: a busy machine takes longer.
+expect.set_options(timeout=20_000)
 
 CHROMIUM_ARGS = [
     "--no-sandbox",

@@ -120,7 +120,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(params=PAIRS, ids="-".join)
 def chat(request: pytest.FixtureRequest, running: Any, context: BrowserContext) -> Chat:
-    expect.set_options(timeout=TIMEOUT)
     server, version = request.param
     chat = Chat(context.new_page(), running(server), version)
     chat.open()
