@@ -14,7 +14,7 @@ from rest_framework.request import Request
 
 from ..conversations import Turn
 from ..ids import is_id
-from ..models import Conversation, Message, Run
+from ..models import Conversation, Message
 from ..owners import owner_of, owner_of_new
 from ..refusals import Refused
 from ..serializers import TextField
@@ -61,19 +61,17 @@ class AGUIView(StartsRuns, FollowsRuns):
     http_method_names = ["post", "options"]  # noqa: RUF012
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Any:
-        run, _ = self.start(self.get_body(request))
-        return self.follow(run, 0)
-
-    def get_wire(self, run: Run, has_opening_block: bool = False) -> AGUIFormat:
-        """Return the format; its first event tells where the run is followed and stopped."""
-        body = self.get_body(self.request)
-        return AGUIFormat(
+        body = self.get_body(request)
+        run, _ = self.start(body)
+        # Its first event tells where the run is followed and stopped.
+        wire = AGUIFormat(
             thread=body["threadId"],
             run=body["runId"],
             message=run.message_id or run.pk,
             model=run.model,
-            metadata=links_of(run, self.request),
+            metadata=links_of(run, request),
         )
+        return self.follow(run, 0, wire=wire)
 
     def validated(self, given: Mapping[str, Any]) -> dict[str, Any]:
         serializer = InputSerializer(data=given)

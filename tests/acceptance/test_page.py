@@ -166,11 +166,11 @@ def test_a_refused_prompt_comes_back_into_the_field(chat: ChatPage) -> None:
     expect(chat.send).to_be_enabled()
 
 
-def test_too_many_answers_count_down(chat: ChatPage, context: BrowserContext) -> None:
+def test_too_many_answers_count_down(chat: ChatPage) -> None:
     chat.ask()
     expect_state(chat.answers.last, "done")
     for _ in range(10):
-        run = post(context, chat, "runs/", {"prompt": "x", "model": "endless@many"})
+        run = chat.post("runs/", {"prompt": "x", "model": "endless@many"})
         assert run.status == 201
     chat.play("ok@page")
     chat.field.fill("One more")
@@ -180,13 +180,6 @@ def test_too_many_answers_count_down(chat: ChatPage, context: BrowserContext) ->
     expect(chat.notice).to_be_hidden(timeout=TIMEOUT)
     chat.expect_chat("idle")
     expect(chat.field).to_have_value("One more")
-
-
-def post(context: BrowserContext, chat: ChatPage, path: str, data: dict[str, str]) -> object:
-    """Post as the same visitor, from elsewhere."""
-    (token,) = (c["value"] for c in context.cookies() if c["name"] == "csrftoken")
-    url = chat.page.url.split("/chat/")[0] + "/chat/"
-    return context.request.post(url + path, data=data, headers={"X-CSRFToken": token})
 
 
 def test_who_is_offline_keeps_the_message(chat: ChatPage, context: BrowserContext) -> None:
@@ -202,13 +195,13 @@ def test_who_is_offline_keeps_the_message(chat: ChatPage, context: BrowserContex
 
 
 def test_a_second_answer_in_a_conversation_is_told_with_a_link_to_the_first(
-    chat: ChatPage, context: BrowserContext
+    chat: ChatPage,
 ) -> None:
     chat.ask()
     expect_state(chat.answers.last, "done")
     chat.play("ok@page")
     asked = {"prompt": "x", "model": "endless@busy", "conversation": chat.conversation}
-    post(context, chat, "runs/", asked)
+    chat.post("runs/", asked)
     chat.field.fill("Me too")
     chat.field.press("Enter")
     chat.expect_chat("busy", "grey")

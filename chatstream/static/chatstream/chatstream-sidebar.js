@@ -28,9 +28,8 @@ export function dayOf(time, now = new Date()) {
 /**
  * Return the sidebar in `root`: `{ show, open, close }`. `chat.call` is that of `createChat`;
  * `link(id)` is a conversation's URL, `current()` the id of the one that is shown. What the reader
- * does there is told to `onSelected(id)`, before the browser follows the link,
- * `onRenamed(id, title)` and `onDeleted(id)`; what the server refuses to `onError(problem)`. `signal`
- * ends it all.
+ * does there is told to `onRenamed(id, title)` and `onDeleted(id)`; what the server refuses to
+ * `onError(problem)`. `signal` ends it all.
  */
 export function createSidebar({ root, signal, ...given }) {
   const history = createHistory({ root, ...given });
@@ -41,7 +40,7 @@ export function createSidebar({ root, signal, ...given }) {
 // The history --------------------------------------------------------------------------------------
 
 function createHistory({ root, chat, words, link, current, ...told }) {
-  const { onSelected, onRenamed, onDeleted, onError } = told;
+  const { onRenamed, onDeleted, onError } = told;
   const history = part(root, "history");
   const times = new Map(); // when a conversation was last changed, by its id
   const confirmDelete = createConfirmation(part(root, "delete-dialog"));
@@ -117,7 +116,6 @@ function createHistory({ root, chat, words, link, current, ...told }) {
     if (!line) return;
     if (target.closest('[data-action="rename"]')) rename(line);
     else if (target.closest('[data-action="delete"]')) remove(line);
-    else if (target.closest('[data-part="link"]')) onSelected?.(line.dataset.id);
   });
   for (const line of history.querySelectorAll("[data-id]")) setTitle(line, titleOf(line));
   action(root, "more")?.addEventListener("click", createPager(chat, addPage, onError));
