@@ -18,6 +18,7 @@ from .framelog import FrameLog
 from .loop import BackgroundLoop
 from .providers.base import Provider
 from .streaming import closers_thread
+from .tools import tools_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -102,5 +103,6 @@ class Providers(dict[str, Provider[Any]]):
     def __missing__(self, alias: str) -> Provider[Any]:
         entry = settings.PROVIDERS[alias]
         provider = import_string(entry["BACKEND"])(alias, entry["OPTIONS"])
+        provider.tools = tools_of(entry["TOOLS"], f'CHATSTREAM["PROVIDERS"]["{alias}"]["TOOLS"]')
         # setdefault: two threads may have made one each; the first one stays.
         return self.setdefault(alias, provider)

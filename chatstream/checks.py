@@ -20,8 +20,17 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 
-from .conf import DEFAULT_BACKEND, DEFAULT_FRAME_LOG, BackendEntry, Settings, load, nearest
+from .conf import (
+    DEFAULT_BACKEND,
+    DEFAULT_FRAME_LOG,
+    BackendEntry,
+    ProviderEntry,
+    Settings,
+    load,
+    nearest,
+)
 from .gunicorn import worker_of
+from .tools import tools_of
 
 TAG = "chatstream"
 FRAME_LOGS = (DEFAULT_FRAME_LOG, "chatstream.framelog.memory.MemoryFrameLog")
@@ -61,7 +70,7 @@ def check_setting(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_providers(**kwargs: Any) -> list[CheckMessage]:
-    """E002 to E004: providers that are missing, unimportable or wrong. Others speak for themselves.
+    """E002 to E004: providers that are missing, unimportable or wrong; E008: tools that are.
 
     What a provider's own ``check`` returns is passed on: W001 is a missing key.
     """
@@ -83,11 +92,16 @@ def check_providers(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def _check_provider(alias: str, entry: BackendEntry) -> Iterator[CheckMessage]:
+def _check_provider(alias: str, entry: ProviderEntry) -> Iterator[CheckMessage]:
     where = f'CHATSTREAM["PROVIDERS"]["{alias}"]'
     yield from _check_backend(
         where, entry, BACKENDS, (alias,), "chatstream.E003", "chatstream.E004"
     )
+    try:
+        tools_of(entry["TOOLS"], f'{where}["TOOLS"]')
+    except ImproperlyConfigured as exc:
+        hint = "docs/tools.md says what a tool has to be."
+        yield Error(str(exc), hint=hint, id="chatstream.E008")
 
 
 def _check_backend(

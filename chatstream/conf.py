@@ -39,7 +39,15 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-__all__ = ["DEFAULT_MODEL", "BackendEntry", "Settings", "nearest", "settings", "typed_options"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "BackendEntry",
+    "ProviderEntry",
+    "Settings",
+    "nearest",
+    "settings",
+    "typed_options",
+]
 
 SETTING = "CHATSTREAM"
 DEFAULT_BACKEND = "chatstream.providers.openai.OpenAIProvider"
@@ -50,10 +58,16 @@ T = TypeVar("T")
 
 
 class BackendEntry(TypedDict):
-    """A value of ``PROVIDERS``, or ``FRAME_LOG``: a class's dotted path, and its options."""
+    """A class's dotted path, and its options."""
 
     BACKEND: str
     OPTIONS: dict[str, Any]
+
+
+class ProviderEntry(BackendEntry):
+    """A value of ``PROVIDERS``: ``TOOLS`` are the dotted paths of functions a model may call."""
+
+    TOOLS: list[str]
 
 
 class Options(dict[str, Any]):
@@ -63,13 +77,13 @@ class Options(dict[str, Any]):
         return f"<options: {', '.join(map(str, self)) or 'none'}>"
 
 
-def default_providers() -> dict[str, BackendEntry]:
+def default_providers() -> dict[str, ProviderEntry]:
     """Return the providers of a project that configures none: OpenAI, by ``OPENAI_API_KEY``.
 
     Without a key there is still an entry: ``manage.py check`` then says that the key is missing.
     """
     options = with_environment(DEFAULT_BACKEND, Options(model=DEFAULT_MODEL))
-    return {"default": {"BACKEND": DEFAULT_BACKEND, "OPTIONS": options}}
+    return {"default": {"BACKEND": DEFAULT_BACKEND, "OPTIONS": options, "TOOLS": []}}
 
 
 def with_environment(backend: str, options: Options) -> Options:
@@ -93,13 +107,15 @@ def default_frame_log() -> BackendEntry:
 class Settings:
     """The settings and their defaults; ``docs/settings.md`` explains each."""
 
-    PROVIDERS: dict[str, BackendEntry] = field(default_factory=default_providers)
+    PROVIDERS: dict[str, ProviderEntry] = field(default_factory=default_providers)
     HEARTBEAT: float = field(default=15.0, metadata={"above": 0})  # seconds
     ALLOW_ANONYMOUS: bool = False
     MAX_PROMPT_CHARS: int = field(default=32_000, metadata={"above": 0})
     MAX_HISTORY_CHARS: int = field(default=400_000, metadata={"above": 0})
     MAX_ANSWER_CHARS: int = field(default=1_000_000, metadata={"above": 0})
     MAX_OPEN_RUNS: int = field(default=10, metadata={"above": 0})  # per owner
+    MAX_TOOL_ROUNDS: int = field(default=8, metadata={"above": 0})  # per run
+    TOOL_TIMEOUT: float = field(default=30.0, metadata={"above": 0})  # seconds
     FRAME_LOG: BackendEntry = field(default_factory=default_frame_log)
     ON_DISCONNECT: Literal["finish", "stop"] = "finish"
     GRACE: float = field(default=30.0, metadata={"above": 0})  # seconds
@@ -113,6 +129,11 @@ class _Entry:
 
     BACKEND: str
     OPTIONS: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _ProviderEntry(_Entry):
+    TOOLS: list[str] = field(default_factory=list)
 
 
 def load() -> Settings:
@@ -132,9 +153,9 @@ def load() -> Settings:
 def _provider_entries(given: Mapping[Any, Any]) -> dict[Any, dict[str, Any]]:
     entries = {}
     for alias, value in given.items():
-        entry = typed_options(_Entry, value, f'{SETTING}["PROVIDERS"]["{alias}"]')
+        entry = typed_options(_ProviderEntry, value, f'{SETTING}["PROVIDERS"]["{alias}"]')
         options = with_environment(entry.BACKEND, Options(entry.OPTIONS))
-        entries[alias] = {"BACKEND": entry.BACKEND, "OPTIONS": options}
+        entries[alias] = {"BACKEND": entry.BACKEND, "OPTIONS": options, "TOOLS": entry.TOOLS}
     return entries
 
 

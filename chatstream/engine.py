@@ -33,8 +33,10 @@ from .live import LiveRun
 from .models import Run
 from .providers import get_provider
 from .providers.base import AsyncCompletion, Batch
+from .providers.rounds import answering
 from .relay import aframes
 from .signals import run_started
+from .tools import Caller
 from .writer import Writer
 
 __all__ = ["Engine"]
@@ -345,6 +347,7 @@ class Engine:
 @asynccontextmanager
 async def _completion(row: Run) -> AsyncIterator[AsyncIterable[Batch]]:
     """Open the run's completion; that its provider is gone is an ending, too."""
-    async with get_provider(row.provider).aopen(row.asked()) as batches:
+    caller = Caller(row.pk, row.owner)
+    async with answering(get_provider(row.provider), row.asked(), caller) as batches:
         row.request = {}  # the history would stay as long as the stream
         yield batches

@@ -1511,3 +1511,30 @@ def ok_four_seconds(peer: Peer) -> None:
         say(peer, chunk(f"{number} "))
         peer.pause(0.1)
     finish(peer)
+
+
+@further
+def tools_by_prompt(peer: Peer) -> None:
+    """Call what the prompt says, a round after the other; then say what came of it.
+
+    The prompt is JSON: for each round a list of calls, ``[name, arguments]``.
+    """
+    messages = peer.request.body["messages"]
+    prompt = max(n for n, message in enumerate(messages) if message["role"] == "user")
+    past = messages[prompt + 1 :]
+    rounds = json.loads(messages[prompt]["content"])
+    done = sum("tool_calls" in message for message in past)
+    peer.head()
+    if done == len(rounds):
+        results = [message["content"] for message in past if message["role"] == "tool"]
+        say(peer, chunk("So: "), chunk(" | ".join(results)))
+        return finish(peer)
+    say(peer, chunk("Let me see. ", role="assistant"))
+    for index, (name, arguments) in enumerate(rounds[done]):
+        function = {"name": name, "arguments": ""}
+        say(peer, call(index, id=f"c{index}", type="function", function=function))
+        say(peer, call(index, function={"arguments": json.dumps(arguments)}))
+    say(peer, chunk(finish="tool_calls"))
+    peer.body(DONE)
+    peer.end()
+    return None

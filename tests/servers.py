@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -128,6 +128,8 @@ def each(names: Iterable[str]) -> list[Any]:
 class Site:
     """What the test project is configured with.
 
+    ``tools`` are the names of those in ``tests.site.tools`` that the default provider has.
+
     ``base_urls``: provider alias → base_url, beside ``default``. ``options`` override those of
     every provider, ``settings`` those of CHATSTREAM, ``environ`` the process's environment.
     """
@@ -138,6 +140,7 @@ class Site:
     options: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    tools: Sequence[str] = ()
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return the environment of the server's process."""
@@ -158,6 +161,7 @@ class Site:
             }
             for alias, base_url in {"default": self.base_url, **self.base_urls}.items()
         }
+        providers["default"]["TOOLS"] = [f"tests.site.tools.{name}" for name in self.tools]
         chatstream = {
             "PROVIDERS": providers,
             "ALLOW_ANONYMOUS": True,

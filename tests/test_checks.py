@@ -49,11 +49,12 @@ def test_every_message_has_an_id_and_a_hint():
         *found(HEARTBEET=1).values(),
         *found(PROVIDERS={}).values(),
         *found(**provider("x.Y")).values(),
+        *found(PROVIDERS={"default": {"BACKEND": SCRIPTED, "TOOLS": ["x.y"]}}).values(),
         *found(FRAME_LOG={"BACKEND": "x.Y"}, **provider()).values(),
         *found(FRAME_LOG={"BACKEND": MEMORY_LOG}, **provider()).values(),
         *found().values(),
     ]
-    assert len(messages) == 6
+    assert len(messages) == 7
     assert all(message.hint and message.id.startswith("chatstream.") for message in messages)
 
 
@@ -96,6 +97,24 @@ def test_a_wrong_option_of_a_provider_is_reported_with_the_nearest():
     messages = found(**provider(OPENAI, api_key=KEY, modell="m"))
     assert list(messages) == ["E004"]
     assert "Did you mean 'model'?" in messages["E004"].msg
+
+
+def tool(x):
+    """Take a parameter without a type."""
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("tests.test_checks.nothing", "'tests.test_checks.nothing' cannot be imported"),
+        ("tests.test_checks.tool", "needs a type for its parameter 'x'"),
+    ],
+)
+def test_a_tool_that_no_model_could_call_is_reported(path, words):
+    entry = {"BACKEND": SCRIPTED, "TOOLS": [path]}
+    messages = found(PROVIDERS={"default": entry})
+    assert list(messages) == ["E008"]
+    assert words in messages["E008"].msg
 
 
 def test_a_provider_without_a_key_is_reported():

@@ -87,7 +87,7 @@ def test_the_default_provider_heeds_the_openai_packages_own_base_url(monkeypatch
 
 def test_options_of_a_provider_default_to_none_at_all():
     with override_settings(CHATSTREAM={"PROVIDERS": {"default": {"BACKEND": "x.Y"}}}):
-        assert settings.PROVIDERS == {"default": {"BACKEND": "x.Y", "OPTIONS": {}}}
+        assert settings.PROVIDERS == {"default": {"BACKEND": "x.Y", "OPTIONS": {}, "TOOLS": []}}
 
 
 def test_options_of_a_frame_log_default_to_none_at_all():

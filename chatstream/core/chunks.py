@@ -35,7 +35,8 @@ class Delta(NamedTuple):
 
     ``has_choice`` tells a chunk of an answer from mere preamble. ``tool_calls`` are pieces
     ``{"index", "id"?, "name"?, "arguments"}``; ``usage`` holds token counts. ``is_done`` stands for
-    ``[DONE]``. ``error`` ends the answer.
+    ``[DONE]``. ``error`` ends the answer. No upstream sends ``tool_results``,
+    ``{"id", "output"}`` or ``{"id", "error"}``: they come from those who run the tools.
     """
 
     text: str = ""
@@ -46,6 +47,7 @@ class Delta(NamedTuple):
     has_choice: bool = False
     is_done: bool = False
     error: RunError | None = None
+    tool_results: tuple[dict[str, Any], ...] = ()
 
     @property
     def is_token(self) -> bool:

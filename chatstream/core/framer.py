@@ -149,7 +149,7 @@ class Framer:
             for delta in deltas:
                 if delta.text:
                     text.append(delta.text)
-                if delta.reasoning or delta.tool_calls:
+                if delta.reasoning or delta.tool_calls or delta.tool_results:
                     yield from self._text(text)
                     yield from self._asides(delta)
                 if (fault := self._note(delta)) is not None:
@@ -255,6 +255,8 @@ class Framer:
         for call in delta.tool_calls:
             self.chars += len(call["arguments"]) + len(call.get("id", "") + call.get("name", ""))
             yield self._frame(Kind.TOOL_CALL, call)
+        for result in delta.tool_results:
+            yield self._frame(Kind.TOOL_RESULT, result)
 
     def _finish(self) -> dict[str, Any]:
         data: dict[str, Any] = {"outcome": str(self.outcome)}

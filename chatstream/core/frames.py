@@ -56,4 +56,7 @@ def merged(frames: Iterable[Frame], first_seq: int) -> list[Frame]:
 
 def weight(frame: Frame) -> int:
     """Return about how many characters a frame holds."""
-    return 64 + len(frame.data.get("text") or frame.data.get("arguments") or "")
+    data = frame.data
+    if frame.kind is Kind.TOOL_RESULT:
+        return 64 + len(str(data.get("output")))
+    return 64 + len(data.get("text") or data.get("arguments") or "")

@@ -23,6 +23,7 @@ from ..conf import typed_options
 from ..core.chunks import Delta
 from ..core.requests import RunRequest
 from ..loop import background_loop
+from ..tools import Tool
 
 __all__ = ["AsyncCompletion", "Batch", "Completion", "Provider"]
 
@@ -54,6 +55,7 @@ class Provider(ABC, Generic[OptionsT]):
     """
 
     options_class: ClassVar[type[Any]]
+    tools: Sequence[Tool] = ()  # those of the settings
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         """Raise ``ImproperlyConfigured`` for an option that is unknown or of a wrong type."""
@@ -84,6 +86,13 @@ class Provider(ABC, Generic[OptionsT]):
     def model_for(self, request: RunRequest) -> str:
         """Return the name of the model that a request will ask."""
         return request.model or str(getattr(self.options, "model", ""))
+
+    def get_tools(self, request: RunRequest) -> Sequence[Tool]:
+        """Return the tools that a model may call for this request.
+
+        A subclass may choose, or add a ``Tool`` of its own. Called on the event loop: no queries.
+        """
+        return self.tools
 
     @property
     def history_chars(self) -> int | None:

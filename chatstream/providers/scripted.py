@@ -36,9 +36,13 @@ class ScriptedOptions:
     ``{"finish_reason": "stop"}`` or ``{"reasoning": "…"}``; ``{"error": code}`` fails with one of
     the codes of ``chatstream.core.outcomes.ERRORS``. The end of a script without a finish reason
     is the end of the bytes: ``upstream_incomplete``.
+
+    ``rounds`` are the scripts that follow when tools have answered: the first one after the first
+    round of tools, and so on; the last one for all further ones.
     """
 
     script: list[Any] = field(default_factory=lambda: list(HELLO))
+    rounds: list[list[Any]] = field(default_factory=list)
     model: str = "scripted"
     models: list[str] = field(default_factory=list)
 
@@ -51,25 +55,37 @@ class ScriptedProvider(Provider[ScriptedOptions]):
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
         self.requests: list[RunRequest] = []
-        for step in self.options.script:
-            _check_step(step, alias)
+        self._scripts = [self.options.script, *self.options.rounds]
+        for script in self._scripts:
+            for step in script:
+                _check_step(step, alias)
 
     @asynccontextmanager
     async def aopen(self, request: RunRequest) -> AsyncIterator[AsyncGenerator[Batch]]:
         self.requests.append(request)
-        async with aclosing(self._play()) as batches:
+        script = self._scripts[min(_rounds_of(request), len(self._scripts) - 1)]
+        async with aclosing(_played(script)) as batches:
             yield batches
 
-    async def _play(self) -> AsyncGenerator[Batch]:
-        for step in self.options.script:
-            if isinstance(step, int | float):
-                await asyncio.sleep(step)
-            elif isinstance(step, str):
-                yield [Delta(step, has_choice=True)]
-            elif "error" in step:
-                raise RunError(step["error"], "scripted")
-            else:
-                yield [Delta(**{"has_choice": True, **step})]
+
+def _rounds_of(request: RunRequest) -> int:
+    """Return how many rounds of tools this answer has had."""
+    count = 0
+    for message in request.messages:
+        count = 0 if message["role"] == "user" else count + bool(message.get("tool_calls"))
+    return count
+
+
+async def _played(script: list[Any]) -> AsyncGenerator[Batch]:
+    for step in script:
+        if isinstance(step, int | float):
+            await asyncio.sleep(step)
+        elif isinstance(step, str):
+            yield [Delta(step, has_choice=True)]
+        elif "error" in step:
+            raise RunError(step["error"], "scripted")
+        else:
+            yield [Delta(**{"has_choice": True, **step})]
 
 
 def _check_step(step: Any, alias: str) -> None:

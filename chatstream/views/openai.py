@@ -16,9 +16,13 @@ from rest_framework.response import Response
 
 from ..authentication import BearerAuthentication
 from ..conf import settings
+from ..conversations import Turn
+from ..core.requests import RunRequest
 from ..models import Run
 from ..permissions import quiet
 from ..providers import get_provider
+from ..providers.base import Provider
+from ..providers.rounds import brought_names, tools_for
 from ..refusals import Refused, refusal_of
 from ..runs import wait
 from ..wire.base import status_of
@@ -100,6 +104,7 @@ class CompletionsView(OpenAIView, StartsRuns, FollowsRuns):
             created=int(run.created_at.timestamp()),
             model=body["model"],
             include_usage=bool(options.get("include_usage")),
+            tools=self.client_tools(run),
         )
         return self.follow(run, 0, wire=wire)
 
@@ -121,11 +126,30 @@ class CompletionsView(OpenAIView, StartsRuns, FollowsRuns):
     def get_completion_params(self, data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data["params"])
 
+    def request_for(self, data: Mapping[str, Any]) -> tuple[Provider[Any], RunRequest, Turn | None]:
+        provider, request, turn = super().request_for(data)
+        ours = {tool.name for tool in tools_for(provider, request)}
+        if taken := sorted(ours & brought_names(request.params.get("tools"))):
+            message = f"The site has a tool of its own with the name '{taken[0]}'."
+            raise Refused("invalid", message, field="tools")
+        return provider, request, turn
+
+    def client_tools(self, run: Run) -> frozenset[str] | None:
+        """Return the names of the tools that the client is asked to run; None for any.
+
+        Where the site runs tools of its own, the client sees no calls but those of its own.
+        """
+        request = run.asked()
+        if not tools_for(get_provider(run.provider), request):
+            return None
+        return brought_names(request.params.get("tools"))
+
     def _whole(self, run: Run, model: str) -> Response:
         """Wait for the answer; its failure is an HTTP error, for nothing was sent yet."""
         frames = wait(run.pk)
         created = int(run.created_at.timestamp())
-        body = completion_of(frames, run.pk, created=created, model=model)
+        tools = self.client_tools(run)
+        body = completion_of(frames, run.pk, created=created, model=model, tools=tools)
         status = status_of(body["error"]["code"]) if "error" in body else 200
         # Asking again would be billed again.
         headers = {"Cache-Control": "no-store", **(NO_RETRY if status != 200 else {})}

@@ -8,7 +8,7 @@ error in mid-stream is an object with ``error`` that both raise.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, ClassVar
 
 from ..core.frames import Frame, Kind
@@ -25,13 +25,23 @@ TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permis
 class OpenAIFormat(WireFormat):
     """``run`` and ``created`` (seconds since 1970) are in every chunk; ``model`` is what was asked.
 
-    ``include_usage`` adds a chunk with the token counts before ``[DONE]``.
+    ``include_usage`` adds a chunk with the token counts before ``[DONE]``. ``tools`` are the names
+    of those that the client may be asked to run; None for any. The others are the site's affair.
     """
 
     headers: ClassVar = {**WireFormat.headers, **NO_RETRY}
 
-    def __init__(self, run: str, *, created: int, model: str, include_usage: bool = False) -> None:
+    def __init__(
+        self,
+        run: str,
+        *,
+        created: int,
+        model: str,
+        include_usage: bool = False,
+        tools: Container[str] | None = None,
+    ) -> None:
         self.include_usage = include_usage
+        self._calls = Calls(tools)
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{run}",
             "object": "chat.completion.chunk",
@@ -39,7 +49,6 @@ class OpenAIFormat(WireFormat):
             "model": model,
         }
         self._finish: dict[str, Any] = {}
-        self._has_calls = False
 
     def opening(self) -> bytes:
         return b": open\n\n" + self._chunk({"role": "assistant", "content": ""})
@@ -55,8 +64,8 @@ class OpenAIFormat(WireFormat):
             case Kind.REASONING:
                 return self._chunk({"reasoning_content": data["text"]})
             case Kind.TOOL_CALL:
-                self._has_calls = True
-                return self._chunk({"tool_calls": [_call(data)]})
+                piece = self._calls.shown(data)
+                return self._chunk({"tool_calls": [_call(piece)]}) if piece else b""
             case Kind.FINISH:
                 self._finish = data
             case Kind.DONE:
@@ -66,7 +75,7 @@ class OpenAIFormat(WireFormat):
         return b""
 
     def _end(self) -> bytes:
-        reason = finish_reason_of(self._finish, self._has_calls)
+        reason = finish_reason_of(self._finish, self._calls.has_any)
         last = self._chunk({}, reason)
         if self.include_usage:
             usage: dict[str, Any] = {"choices": [], "usage": self._finish.get("usage")}
@@ -79,16 +88,48 @@ class OpenAIFormat(WireFormat):
         return _event({**self._head, "choices": [choice], **usage})
 
 
-def completion_of(frames: Sequence[Frame], run: str, *, created: int, model: str) -> dict[str, Any]:
+class Calls:
+    """Picks the calls that a client is to see, and counts them: its SDK puts them into a list."""
+
+    def __init__(self, tools: Container[str] | None) -> None:
+        self._tools = tools
+        self._places: dict[int, int | None] = {}  # the run's index: the client's; None for hidden
+
+    @property
+    def has_any(self) -> bool:
+        return self._count > 0
+
+    @property
+    def _count(self) -> int:
+        return sum(place is not None for place in self._places.values())
+
+    def shown(self, piece: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a piece of a call as the client is to have it; None if it is not to."""
+        index = piece["index"]
+        if index not in self._places:
+            is_shown = self._tools is None or piece.get("name") in self._tools
+            self._places[index] = self._count if is_shown else None
+        place = self._places[index]
+        return None if place is None else {**piece, "index": place}
+
+
+def completion_of(
+    frames: Sequence[Frame],
+    run: str,
+    *,
+    created: int,
+    model: str,
+    tools: Container[str] | None = None,
+) -> dict[str, Any]:
     """Return a whole answer as one ``chat.completion`` object, or as one with ``error``.
 
-    ``frames`` are all of the run's.
+    ``frames`` are all of the run's; ``tools`` as ``OpenAIFormat`` has them.
     """
     last = frames[-1]
     if last.kind is Kind.ERROR and last.data["code"] != "filtered":
         return error_body(last.data)
     finish = next((frame.data for frame in frames if frame.kind is Kind.FINISH), {})
-    message = _message(frames)
+    message = _message(frames, Calls(tools))
     reason = finish_reason_of(finish, "tool_calls" in message)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     usage = {"usage": finish["usage"]} if finish.get("usage") else {}
@@ -113,15 +154,15 @@ def error_body(data: dict[str, Any], status: int | None = None, param: str = "")
     return {"error": {**error, "code": data["code"]}}
 
 
-def _message(frames: Iterable[Frame]) -> dict[str, Any]:
+def _message(frames: Iterable[Frame], shown: Calls) -> dict[str, Any]:
     """Return what the frames say as one message of the assistant's."""
     texts: dict[Kind, list[str]] = {Kind.TEXT: [], Kind.REASONING: []}
     calls: dict[int, dict[str, Any]] = {}
     for frame in frames:
         if frame.kind in texts:
             texts[frame.kind].append(frame.data["text"])
-        elif frame.kind is Kind.TOOL_CALL:
-            _add_piece(calls, frame.data)
+        elif frame.kind is Kind.TOOL_CALL and (piece := shown.shown(frame.data)):
+            _add_piece(calls, piece)
     text = "".join(texts[Kind.TEXT])
     content = None if calls and not text else text
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}

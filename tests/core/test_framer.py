@@ -327,6 +327,7 @@ DELTAS = st.one_of(
         text=TEXTS,
         reasoning=st.sampled_from(["", "hm"]),
         tool_calls=st.sampled_from([(), ({"index": 0, "arguments": "{"},)]),
+        tool_results=st.sampled_from([(), ({"id": "c", "output": 1},)]),
         finish_reason=st.sampled_from([None, None, "stop", "length", "content_filter", "abort"]),
         usage=st.sampled_from([None, {"total_tokens": 1}]),
         has_choice=st.just(True),

@@ -107,6 +107,37 @@ CALL = [
 ]
 
 
+def of(name, index, arguments="{}"):
+    return (
+        Kind.TOOL_CALL,
+        {"index": index, "id": f"c{index}", "name": name, "arguments": arguments},
+    )
+
+
+BOTH = [of("site", 0), of("own", 1, ""), (Kind.TOOL_CALL, {"index": 1, "arguments": "{}"})]
+
+
+def test_a_client_sees_those_of_its_own_tools_counted_from_nought():
+    """The SDKs put calls into a list by their index."""
+    frames = numbered(*BOTH, of("site", 2), of("own", 3), finish(), DONE)
+    events = stream(frames, tools={"own"})
+    calls = [delta["tool_calls"][0] for delta in deltas(events) if "tool_calls" in delta]
+    assert [(call["index"], call.get("id")) for call in calls] == [(0, "c1"), (0, None), (1, "c3")]
+    assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+    choice = completion_of(frames, "r1", created=5, model="m", tools={"own"})["choices"][0]
+    assert [call["id"] for call in choice["message"]["tool_calls"]] == ["c1", "c3"]
+
+
+def test_calls_of_the_sites_tools_alone_are_no_calls_to_a_client():
+    frames = numbered(of("site", 0), (Kind.TOOL_RESULT, {"id": "c0", "output": 1}), finish(), DONE)
+    events = stream(frames, tools=frozenset())
+    assert deltas(events) == [{"role": "assistant", "content": ""}, {}]
+    assert events[-2]["choices"][0]["finish_reason"] == "stop"
+    choice = completion_of(frames, "r1", created=5, model="m", tools=frozenset())["choices"][0]
+    assert "tool_calls" not in choice["message"]
+    assert choice["finish_reason"] == "stop"
+
+
 def test_tool_calls_pass_through_piece_by_piece():
     frames = numbered(HELLO[0], *CALL, finish(finish_reason="tool_calls"), DONE)
     events = stream(frames)

@@ -23,10 +23,13 @@ from chatstream.core.frames import Frame, Kind
 from chatstream.core.requests import RunRequest
 from chatstream.providers import get_provider
 from chatstream.providers.base import Provider
+from chatstream.providers.rounds import answering
 from chatstream.relay import aframes
+from chatstream.tools import Caller
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 INTERRUPTED = 130  # what shells report for Ctrl-C
+NOBODY = Caller("chatstream_ask", "")  # for whom tools are called here
 
 
 @dataclass
@@ -111,7 +114,7 @@ class Command(BaseCommand):
         async with (
             releasing(provider),
             spinning(sys.stderr) as stop_spinner,
-            aclosing(aframes(provider.aopen(request), framer)) as answer,
+            aclosing(aframes(answering(provider, request, NOBODY), framer)) as answer,
         ):
             async for frame in answer:
                 tally.take(frame)
