@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
 from pydantic import BaseModel, Field
@@ -204,6 +206,19 @@ def test_a_tool_reads_the_sites_data_for_its_caller() -> None:
         "me": "ada",
     }
     assert call(users)["me"] == "None"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tools_thread_keeps_no_connection() -> None:
+    used: list[BaseDatabaseWrapper] = []
+
+    def ask() -> bool:
+        """Ask the database."""
+        used.append(connections["default"])  # this thread's own
+        return User.objects.exists()
+
+    assert call(ask) is False
+    assert used[0].connection is None
 
 
 def test_the_words_of_a_tool_error_are_told() -> None:

@@ -84,8 +84,8 @@ class _Answer:
         self._tools = {tool.name: tool for tool in tools}
         self._caller = caller
         params = {**getattr(provider.options, "params", {}), **request.params}
-        brought = params.get("tools") or []
-        self._brought = brought_names(brought) - self._tools.keys()
+        brought = [tool for tool in params.get("tools") or [] if not self._has(tool)]
+        self._brought = brought_names(brought)
         self._choice = {"tool_choice": "auto"} if "tool_choice" in params else {}
         specs = {"tools": [*brought, *(tool.spec for tool in tools)]}
         self._request = replace(request, params={**request.params, **specs})
@@ -158,6 +158,9 @@ class _Answer:
         self._ids.add(id)
         self._count += 1
         return _Call(self._count - 1, id, given)
+
+    def _has(self, tool: object) -> bool:
+        return not brought_names([tool]).isdisjoint(self._tools)
 
     def is_brought(self, call: _Call) -> bool:
         return call.name in self._brought

@@ -302,6 +302,14 @@ def test_a_round_of_both_kinds_ends_the_answer_and_runs_neither() -> None:
     assert (asked.finish["finish_reason"], asked.results) == ("tool_calls", [])
 
 
+def test_the_sites_own_tool_wins_over_one_of_the_same_name() -> None:
+    same = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    asked = Asked([*BERN, CALLS], ["Done.", STOP], tools=[same, *BROUGHT])
+    assert asked.results == [{"city": "Bern", "sky": "clear"}]
+    names = [tool["function"]["name"] for tool in asked.requests[0].params["tools"]]
+    assert names == ["open_door", "weather", "shout"]
+
+
 def test_a_client_with_the_older_functions_gets_no_tools_of_ours() -> None:
     asked = Asked([*BERN, CALLS], ["Never.", STOP], functions=[{"name": "weather"}])
     assert "tools" not in asked.requests[0].params
