@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -186,7 +187,7 @@ def test_a_process_that_wakes_up_after_its_lease_adds_nothing(shared: Place) -> 
             nap(server, LEASE / 4)
             count = len(own.answer.events)
             assert len(own.read_events(count + 5)) >= count + 5  # a short one costs nothing
-            signal_all(server, signal.SIGSTOP)
+            freeze(server)
             answer = elsewhere.read_all()
             before = me.replay(run, server=1)
             woken_at = signal_all(server, signal.SIGCONT)
@@ -200,6 +201,31 @@ def test_a_process_that_wakes_up_after_its_lease_adds_nothing(shared: Place) -> 
         assert me.replay(run, server=1).events == before.events
         assert me.read(me.start()).ending == "done"
         assert_no_traceback_of_ours(server)
+
+
+def freeze(server: Server) -> None:
+    """Stop a process between two commits.
+
+    SQLite's lock is a lock on its file: one that is stopped while it holds it stops everybody.
+    """
+    signal_all(server, signal.SIGSTOP)
+    while is_locked(server.site.environ.get("TESTSITE_DB")):
+        signal_all(server, signal.SIGCONT)
+        time.sleep(0.01)
+        signal_all(server, signal.SIGSTOP)
+
+
+def is_locked(database: str | None) -> bool:
+    """Whether an SQLite database has a writer; None has none."""
+    if database is None:
+        return False
+    with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.rollback()
+        return False
 
 
 def nap(server: Server, seconds: float) -> None:
