@@ -22,7 +22,7 @@ from .core.outcomes import Outcome
 from .core.requests import RunRequest
 from .ids import new_id
 
-__all__ = ["Conversation", "Message", "Run", "RunQuerySet", "StoredFrame"]
+__all__ = ["Conversation", "ConversationQuerySet", "Message", "Run", "RunQuerySet", "StoredFrame"]
 
 
 QUEUED_LEASES = 2  # a run that nobody claims for so many leases is as good as dead
@@ -32,6 +32,18 @@ def from_now(seconds: float) -> Any:
     """Return the database's time so many seconds from now; negative for the past."""
     moment = Now() + Value(timedelta(seconds=seconds), output_field=models.DurationField())
     return ExpressionWrapper(moment, output_field=models.DateTimeField())
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    """How conversations are found."""
+
+    def of(self, owner: str) -> ConversationQuerySet:
+        """Those of an owner; none for "", who is a visitor that owns nothing yet."""
+        return self.filter(owner=owner) if owner else self.none()
+
+    def known_as(self, format: str, external_id: str) -> ConversationQuerySet:
+        """Those that a client of another format knows by its own id: of one owner, one at most."""
+        return self.filter(format=format, external_id=external_id)
 
 
 class Conversation(models.Model):
@@ -52,6 +64,8 @@ class Conversation(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = ConversationQuerySet.as_manager()
+
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-updated_at"], name="chatstream_conv")]
         constraints: ClassVar = [
@@ -65,7 +79,7 @@ class Conversation(models.Model):
 
 
 class Message(models.Model):
-    """One turn. An assistant's is there from the start of its run, and filled in at the end."""
+    """What one side said; an assistant's is there when its run begins, and filled in at its end."""
 
     class Role(models.TextChoices):
         SYSTEM = "system"

@@ -43,15 +43,14 @@ def adopt(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) ->
     if token is None:
         return
     anonymous, owner = f"anon:{token}", f"user:{user.pk}"
-    begun = Conversation.objects.filter(owner=anonymous)
+    begun, owned = Conversation.objects.of(anonymous), Conversation.objects.of(owner)
     for row in begun.exclude(external_id=None):
-        same = {"format": row.format, "external_id": row.external_id}
-        if Conversation.objects.filter(owner=owner, **same).exists():
+        if owned.known_as(row.format, str(row.external_id)).exists():
             begun.filter(pk=row.pk).update(external_id=None)
     begun.update(owner=owner)
     runs = Run.objects.of(anonymous)
-    known = Run.objects.of(owner).exclude(idempotency_key=None).values("idempotency_key")
-    runs.filter(idempotency_key__in=known).update(idempotency_key=None)
+    used = Run.objects.of(owner).exclude(idempotency_key=None).values("idempotency_key")
+    runs.filter(idempotency_key__in=used).update(idempotency_key=None)
     runs.update(owner=owner)
 
 

@@ -30,7 +30,7 @@ from .pagination import NewestFirst
 from .places import PLACE, url_of, with_query
 from .providers import get_provider
 from .runs import looked_after
-from .transcript import Turn, turn_of
+from .transcript import Entry, entry_of
 from .words import REFUSALS, STATES, WORDS
 
 __all__ = ["Chat", "Notice", "keep_draft", "own_conversation", "take_draft"]
@@ -128,10 +128,10 @@ class Chat:
         return (self.conversation and self.conversation.title) or str(WORDS["untitled"])
 
     @cached_property
-    def turns(self) -> list[Turn]:
+    def entries(self) -> list[Entry]:
         messages, runs = self._rows
         shown = (message for message in messages if message.role != Message.Role.SYSTEM)
-        return [turn_of(message, runs.get(message.run_id or "")) for message in shown]
+        return [entry_of(message, runs.get(message.run_id or "")) for message in shown]
 
     @property
     def open_run(self) -> str:
@@ -200,7 +200,7 @@ class Chat:
         if not (owner and self.may_chat):
             return [], ""
         # One that has no message yet was made for a prompt that was refused.
-        rows = Conversation.objects.filter(owner=owner, leaf__isnull=False)
+        rows = Conversation.objects.of(owner).filter(leaf__isnull=False)
         return NewestFirst().first_page(rows, url_of(self.request, "conversations"))
 
     def _item(self, row: Conversation) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Chat:
     def state(self) -> str:
         if self.said.state:
             return self.said.state
-        last = self.turns[-1] if self.turns else None
+        last = self.entries[-1] if self.entries else None
         return last.state if last and last.state else "idle"
 
     @property
@@ -286,7 +286,7 @@ def own_conversation(request: Any, pk: str) -> Conversation | None:
     owner = owner_of(request)
     if not (owner and is_id(pk)):
         return None
-    return Conversation.objects.select_related("leaf").filter(owner=owner, pk=pk).first()
+    return Conversation.objects.of(owner).select_related("leaf").filter(pk=pk).first()
 
 
 def keep_draft(request: Any, text: str) -> None:

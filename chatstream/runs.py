@@ -172,11 +172,8 @@ def _stored(conversation: Conversation) -> QuerySet[Conversation]:
     """Return the conversation as it is stored: another request may just have made it."""
     if conversation.external_id is None:
         return Conversation.objects.filter(pk=conversation.pk)
-    return Conversation.objects.filter(
-        owner=conversation.owner,
-        format=conversation.format,
-        external_id=conversation.external_id,
-    )
+    rows = Conversation.objects.of(conversation.owner)
+    return rows.known_as(conversation.format, conversation.external_id)
 
 
 # Following ----------------------------------------------------------------------------------------

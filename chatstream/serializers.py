@@ -36,7 +36,7 @@ class TextField(serializers.CharField):
 
 
 class MessageSerializer(serializers.Serializer[dict[str, str]]):
-    """One turn. ``system`` is the server's to say: a client could undo the site's own."""
+    """One message. ``system`` is the server's to say: a client could undo the site's own."""
 
     role = serializers.ChoiceField(
         choices=["user", "assistant"],
@@ -48,7 +48,7 @@ class MessageSerializer(serializers.Serializer[dict[str, str]]):
 class AskSerializer(serializers.Serializer[dict[str, Any]]):
     """What a run is asked to do.
 
-    A prompt, or the turns so far with the user's last; in a conversation a prompt, or an action on
+    A prompt, or the messages so far, the user's last; in a conversation a prompt, or an action on
     one of its messages.
     """
 

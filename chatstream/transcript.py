@@ -1,4 +1,4 @@
-"""The turns of a conversation as they are shown: what was said, and how each answer ended."""
+"""The transcript of a conversation: what was said, and how each answer ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .models import Message, Run
 from .runs import answer_of
 from .words import ERRORS, STATES, WORDS, state_of
 
-__all__ = ["Turn", "figures_of", "turn_of"]
+__all__ = ["Entry", "entry_of", "figures_of"]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One message as it is shown; ``ending`` and ``support`` only for answers."""
+class Entry:
+    """A message as it is shown; ``ending`` and ``support`` only for answers."""
 
     id: str
     content: str
@@ -30,20 +30,20 @@ class Turn:
         return STATES[self.state].tone if self.state else ""
 
 
-def turn_of(message: Message, run: Run | None) -> Turn:
+def entry_of(message: Message, run: Run | None) -> Entry:
     """Return a message as it is shown. Blocks; ``run`` is the one that wrote it last."""
     if message.role == Message.Role.USER:
-        return Turn(message.pk, message.content, is_user=True)
+        return Entry(message.pk, message.content, is_user=True)
     if run is None:
-        return Turn(message.pk, message.content, False, "done", actions=STATES["done"].actions)
+        return Entry(message.pk, message.content, False, "done", actions=STATES["done"].actions)
     if run.is_open:
         text = message.content + answer_of(run)
         state = "streaming" if text else "connecting"
-        return Turn(message.pk, text, False, state, str(STATES[state].words))
-    return _ended_turn(message, run)
+        return Entry(message.pk, text, False, state, str(STATES[state].words))
+    return _ended(message, run)
 
 
-def _ended_turn(message: Message, run: Run) -> Turn:
+def _ended(message: Message, run: Run) -> Entry:
     state = state_of(run.status)
     has_text = bool(message.content)
     ending = figures_of(run) if state == "done" else _told(state, run, has_text)
@@ -52,7 +52,7 @@ def _ended_turn(message: Message, run: Run) -> Turn:
     if not has_text:
         offers_retry = state in ("failed", "interrupted")
         actions = ("retry",) if offers_retry else tuple(a for a in actions if a != "continue")
-    return Turn(message.pk, message.content, False, state, ending, support, actions)
+    return Entry(message.pk, message.content, False, state, ending, support, actions)
 
 
 def _told(state: str, run: Run, has_text: bool) -> str:

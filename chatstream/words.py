@@ -179,7 +179,7 @@ WORDS: Mapping[str, Any] = {
     "too_long_prompt": pgettext_lazy(
         "chatstream", "Your message is too long: at most {limit} characters."
     ),
-    # The field, and what a turn has
+    # The field, and what an entry has
     "send": pgettext_lazy("chatstream", "Send"),
     "stop": pgettext_lazy("chatstream", "Stop"),
     "copy": pgettext_lazy("chatstream", "Copy"),

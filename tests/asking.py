@@ -15,7 +15,7 @@ from django.test import override_settings
 from chatstream.core.requests import RunRequest
 from chatstream.providers import get_provider
 
-__all__ = ["DONE", "URL", "asked", "body_of", "configured", "is_answer", "refusal"]
+__all__ = ["DONE", "SCRIPT", "URL", "asked", "body_of", "configured", "is_answer", "refusal"]
 
 URL = "/chat/stream/"
 DONE = b'data: {"done": true}\n\n'

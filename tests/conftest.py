@@ -17,6 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from django.test import Client
 
 END_WITHIN = 3.0  # seconds; a run whose event loop has ended with its test stays open
 
@@ -82,6 +83,21 @@ def database(
         close_writers_connections()
         _empty(alias)
         connections[alias].close()
+
+
+@pytest.fixture
+def anonymous_site() -> Iterator[None]:
+    """A site where anybody may chat; its model says what ``tests.asking`` lets it say."""
+    from tests.asking import configured
+
+    with configured():
+        yield
+
+
+@pytest.fixture
+def client() -> Client:
+    """A browser on a page of this site: no request of it is refused for its origin."""
+    return Client(headers={"sec-fetch-site": "same-origin"})
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ def anonymous_site() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def client() -> Client:
-    return Client(headers={"sec-fetch-site": "same-origin"})
-
-
 def user(text: Any) -> dict[str, Any]:
     return {"id": "u", "role": "user", "content": text}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +10,10 @@ from django.test import Client
 from chatstream.models import Conversation, Message, Run
 from tests.asking import asked, body_of, configured
 
-pytestmark = pytest.mark.usefixtures("runs")
+pytestmark = pytest.mark.usefixtures("anonymous_site", "runs")
 
 URL = "/chat/ai-sdk/"
 ANSWER = {"role": "assistant", "content": "Hello, w\u00f6rld\n"}  # what the script says
-
-
-@pytest.fixture(autouse=True)
-def anonymous_site() -> Iterator[None]:
-    with configured():
-        yield
-
-
-@pytest.fixture
-def client() -> Client:
-    return Client(headers={"sec-fetch-site": "same-origin"})
 
 
 def said(text: str, role: str = "user", id: str = "") -> dict[str, Any]:
@@ -78,7 +66,7 @@ def test_the_message_of_the_page_is_the_one_that_is_saved(client: Client) -> Non
     assert f'{{"type": "start", "messageId": "{message.pk}"}}'.encode() in body
 
 
-def test_a_new_chat_adopts_the_turns_that_came_along(client: Client) -> None:
+def test_a_new_chat_adopts_the_messages_that_came_along(client: Client) -> None:
     ask(client, said("one"), said("two", "assistant"), said(" ", "assistant"), said("three"))
     assert told() == [("user", "one"), ("assistant", "two"), ("user", "three")]
     assert Conversation.objects.get().title == "one"

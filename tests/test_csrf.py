@@ -26,13 +26,7 @@ JSON = "application/json"
 SAME = {"sec-fetch-site": "same-origin", "origin": "http://testserver"}
 TOKEN = _get_new_csrf_string()
 
-pytestmark = pytest.mark.usefixtures("runs")
-
-
-@pytest.fixture(autouse=True)
-def anonymous_site() -> Iterator[None]:
-    with configured():
-        yield
+pytestmark = pytest.mark.usefixtures("anonymous_site", "runs")
 
 
 @pytest.fixture

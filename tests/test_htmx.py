@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,18 +19,7 @@ STREAMS = {"HX-Request": "true", "Accept": "text/html, text/event-stream"}  # ht
 HTMX_2 = {"HX-Request": "true", "Accept": "*/*"}
 DONE = b'event: done\ndata: {"outcome": "completed"}\n\n'
 
-pytestmark = pytest.mark.usefixtures("runs")
-
-
-@pytest.fixture(autouse=True)
-def anonymous_site() -> Iterator[None]:
-    with configured():
-        yield
-
-
-@pytest.fixture
-def client() -> Client:
-    return Client()
+pytestmark = pytest.mark.usefixtures("anonymous_site", "runs")
 
 
 def ask(client: Client, headers: dict[str, str] = STREAMS, url: str = URL, **fields: str) -> Any:

@@ -286,6 +286,19 @@ class Replicated(Router):
         return "replica"
 
 
+def test_a_conversation_is_found_by_its_owner_and_its_clients_id() -> None:
+    named = {"format": "x", "external_id": "c1"}
+    mine = Conversation.objects.create(owner="user:1", **named)
+    for other in ({"owner": "user:2", **named}, {"owner": "user:1", "format": "y"}):
+        Conversation.objects.create(**{"external_id": "c1", **other})
+    assert Conversation.objects.of("user:1").known_as("x", "c1").get() == mine
+
+
+def test_who_owns_nothing_has_no_conversation() -> None:
+    Conversation.objects.create(owner="")
+    assert not Conversation.objects.of("").exists()
+
+
 def test_runs_are_read_where_they_are_written(database: str) -> None:
     run = make_run()
     with override_settings(DATABASE_ROUTERS=[Replicated(database)]):

@@ -20,7 +20,9 @@ from chatstream.providers.base import Provider
 from chatstream.refusals import Refused
 from chatstream.serializers import AskSerializer
 from chatstream.views import ChatStreamView
-from tests.asking import asked, body_of, configured, is_answer, refusal
+from chatstream.wire.base import WireFormat
+from chatstream.wire.text import TextFormat
+from tests.asking import SCRIPT, asked, body_of, configured, is_answer, refusal
 
 RULES = {"role": "system", "content": "Be kind."}
 USER = {"role": "user", "content": "hi"}
@@ -301,6 +303,17 @@ def test_follow_may_be_wrapped(method: str) -> None:
     response = ask(Counted, method=method)
     assert response["X-Quota-Left"] == "3"
     assert is_answer(response)
+
+
+def test_get_wire_may_choose_by_who_asks() -> None:
+    class Bare(ChatStreamView):
+        permission_classes = (AllowAny,)
+
+        def get_wire(self, run: Run) -> WireFormat:
+            return super().get_wire(run) if self.request.user.is_authenticated else TextFormat()
+
+    assert body_of(ask(Bare)).decode() == SCRIPT[0]
+    assert is_answer(ask(Bare, user=User(username="ada")))
 
 
 def test_as_view_takes_the_attributes_too() -> None:

@@ -82,11 +82,6 @@ def site() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def client() -> Client:
-    return Client()
-
-
 class Shown:
     """A page as a browser without JavaScript has it."""
 
@@ -127,9 +122,9 @@ class Shown:
 
     @property
     def offers(self) -> list[str]:
-        """The actions whose buttons the last turn shows."""
-        turn = self.text.split("<article")[-1].split("</article>")[0]
-        tags = re.findall(r'<button type="submit"[^>]*>', turn)
+        """The actions whose buttons the last entry shows."""
+        entry = self.text.split("<article")[-1].split("</article>")[0]
+        tags = re.findall(r'<button type="submit"[^>]*>', entry)
         shown = [tag for tag in tags if " hidden" not in tag]
         return [re.search(r'data-action="(\w+)"', tag)[1] for tag in shown]  # type: ignore[index]
 

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,12 @@ OPENING = b": open\nretry: 1000\n"
 
 OWN = {"sec-fetch-site": "same-origin"}
 
+pytestmark = pytest.mark.usefixtures("anonymous_site")
+
 # For tests that ask a model; all others show that what is refused needs no database.
-starts_runs = pytest.mark.usefixtures("runs")
+starts_runs = pytest.mark.usefixtures("anonymous_site", "runs")
 
 ACCEPTS = ["text/event-stream", "text/html", "*/*", "nonsense", "", "image/png;q=1, */*;q=0"]
-
-
-@pytest.fixture(autouse=True)
-def anonymous_site() -> Iterator[None]:
-    with configured():
-        yield
-
-
-@pytest.fixture
-def client() -> Client:
-    """A browser on a page of this site: no request of these tests is refused for its origin."""
-    return Client(headers=OWN)
 
 
 def post(client: Client, data: Any, **extra: Any) -> Any:
@@ -364,6 +353,7 @@ def test_head_says_that_an_answer_would_start_and_starts_none(client: Client) ->
         ({"prompt": "x" * 2001}, 413, "too_large"),
         ({"prompt": "hi", "provider": "none"}, 400, "invalid"),
         ({"prompt": "hi", "model": "other"}, 400, "invalid"),
+        ({"prompt": "hi", "wire": "xml"}, 400, "invalid"),
     ],
 )
 def test_head_runs_the_checks_of_get(
@@ -521,6 +511,7 @@ def test_a_refusal_does_not_repeat_what_came(client: Client) -> None:
         ("prompt=hi&messages=x", "messages"),
         ("prompt=hi&provider=none", "provider"),
         ("prompt=hi&model=none", "model"),
+        ("prompt=hi&wire=xml", "wire"),
         ("prompt[]=hi", "prompt"),
     ],
 )

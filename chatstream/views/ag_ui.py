@@ -1,7 +1,7 @@
 """``ag-ui/``: AG-UI, so that an ``HttpAgent`` can ask here.
 
-A ``threadId`` is a conversation. A new one adopts the turns that came along; afterwards our history
-counts, and of the client's only its last message and which answer of ours that one follows.
+A ``threadId`` is a conversation. A new one adopts the messages that came along; afterwards our
+history counts, and of the client's only its last message and which answer of ours that one follows.
 """
 
 from __future__ import annotations
@@ -89,11 +89,8 @@ class AGUIView(StartsRuns, FollowsRuns):
         }
 
     def get_turn(self, data: Mapping[str, Any]) -> Turn:
-        owner = owner_of(self.request)
-        known = Conversation.objects.filter(
-            owner=owner, format=FORMAT, external_id=data["thread"]
-        ).select_related("leaf")
-        if owner and (conversation := known.first()):
+        threads = Conversation.objects.of(owner_of(self.request)).select_related("leaf")
+        if conversation := threads.known_as(FORMAT, data["thread"]).first():
             return _next_turn(conversation, data)
         return Turn.begin(
             owner_of_new(self.request),
@@ -142,19 +139,19 @@ def _text_of(part: Any) -> str | None:
 
 
 def _adopted(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the turns that a new conversation begins with; calls and thoughts are no turns."""
-    turns = [(one["role"], _text(one.get("content"))) for one in messages if _is_turn(one)]
-    return [(role, text) for role, text in turns if isinstance(text, str) and text.strip()]
+    """Return what a new conversation begins with: no calls and thoughts."""
+    said = [(one["role"], _text(one.get("content"))) for one in messages if _is_adopted(one)]
+    return [(role, text) for role, text in said if isinstance(text, str) and text.strip()]
 
 
-def _is_turn(message: Mapping[str, Any]) -> bool:
+def _is_adopted(message: Mapping[str, Any]) -> bool:
     return message.get("role") in ADOPTED
 
 
 def _answer_before(messages: list[dict[str, Any]]) -> str:
     """Return our id of the answer that the last message follows at once; "" if none does."""
-    turns = [message for message in messages if _is_turn(message)]
-    if not turns or turns[-1]["role"] != "assistant":
+    said = [message for message in messages if _is_adopted(message)]
+    if not said or said[-1]["role"] != "assistant":
         return ""
-    answer = answer_id(str(turns[-1].get("id")))
+    answer = answer_id(str(said[-1].get("id")))
     return answer if is_id(answer) else ""

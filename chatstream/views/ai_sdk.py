@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from django.db.models import Q
 from django.http import HttpResponse
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
@@ -63,9 +62,8 @@ class ChatsOfPages(ChatView):
 
     def get_conversation(self, chat: str) -> Conversation | None:
         """Return the chat of that id, the page's own or the conversation's; None for a new one."""
-        named = Q(format=FORMAT, external_id=chat) | Q(pk=chat)
-        rows = Conversation.objects.select_related("leaf").filter(owner=owner_of(self.request))
-        return rows.filter(named).first()
+        rows = Conversation.objects.of(owner_of(self.request)).select_related("leaf")
+        return (rows.known_as(FORMAT, chat) | rows.filter(pk=chat)).first()
 
     def get_run(self, chat: str) -> Run | None:
         """Return the chat's newest run."""

@@ -30,7 +30,7 @@ class ConversationListView(ChatView, ListCreateAPIView[Conversation]):
     http_method_names = ["get", "head", "post", "options"]  # noqa: RUF012
 
     def get_queryset(self) -> QuerySet[Conversation]:
-        return Conversation.objects.filter(owner=owner_of(self.request) or None)
+        return Conversation.objects.of(owner_of(self.request))
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         serializer = self.get_serializer(data=self.get_body(request))

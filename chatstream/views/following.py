@@ -26,16 +26,17 @@ _EVENT_ID = re.compile(rf"({PATTERN}):([0-9]{{1,9}})")
 
 
 class FollowsRuns(ChatView):
-    """Base of the endpoints that stream a run."""
+    """Base of the endpoints that stream a run.
 
-    def follow(
-        self,
-        run: Run,
-        after: int,
-        *,
-        has_opening_block: bool = False,
-        wire: WireFormat | None = None,
-    ) -> Any:
+    ``wire_class`` is the format to answer in, made with the run's id; None for the one that the
+    client asks for::
+
+        path("mobile/", ChatStreamView.as_view(wire_class=JsonLines))
+    """
+
+    wire_class: type[WireFormat] | None = None
+
+    def follow(self, run: Run, after: int, *, wire: WireFormat | None = None) -> Any:
         """Return the response for a reader that holds the frames up to ``after``."""
         resumption = resume(run, after)
         if resumption.verdict == "nothing":
@@ -46,18 +47,16 @@ class FollowsRuns(ChatView):
             raise Refused("expired", "The frames of this answer are no longer kept.")
         # Django's copy of the headers, made when we looked at one: as long as the stream otherwise.
         vars(self.request._request).pop("headers", None)
-        wire = wire or self.get_wire(run, has_opening_block)
+        wire = wire or self.get_wire(run)
         return RunStreamResponse(run.pk, after=after, told=resumption.frames, wire=wire)
 
-    def get_wire(self, run: Run, has_opening_block: bool = False) -> WireFormat:
-        """Return the format to answer in."""
+    def get_wire(self, run: Run) -> WireFormat:
+        """Return the format to answer in: a new one for each response."""
+        if self.wire_class is not None:
+            return self.wire_class(run.pk)
         if wanted_wire(self.request) == "text":
             return TextFormat()
-        return NativeFormat(
-            run.pk,
-            all_events=self.request.query_params.get("events") == "all",
-            has_opening_block=has_opening_block,
-        )
+        return NativeFormat(run.pk, all_events=self.request.query_params.get("events") == "all")
 
 
 def wanted_wire(request: Request) -> str:

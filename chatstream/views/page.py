@@ -213,9 +213,9 @@ class ConversationExportView(ChatView):
 def markdown_of(chat: Chat) -> str:
     """Return what was said, and of each answer that is not whole, why."""
     parts = [f"# {chat.title}"]
-    for turn in chat.turns:
-        name = pgettext("chatstream", "You") if turn.is_user else pgettext("chatstream", "Answer")
-        parts += [f"## {name}", turn.content.strip()]
-        if turn.ending and turn.state != "done":
-            parts.append(f"*{turn.ending}*")
+    for entry in chat.entries:
+        name = pgettext("chatstream", "You") if entry.is_user else pgettext("chatstream", "Answer")
+        parts += [f"## {name}", entry.content.strip()]
+        if entry.ending and entry.state != "done":
+            parts.append(f"*{entry.ending}*")
     return "\n\n".join(filter(None, parts)) + "\n"

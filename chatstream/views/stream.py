@@ -11,7 +11,8 @@ from rest_framework.response import Response
 from ..models import Run
 from ..permissions import refuse_cross_site
 from ..refusals import Refused
-from .following import FollowsRuns, last_event_id
+from ..wire.native import NativeFormat
+from .following import FollowsRuns, last_event_id, wanted_wire
 from .starting import StartsRuns
 
 __all__ = ["ChatStreamView"]
@@ -38,8 +39,10 @@ class ChatStreamView(StartsRuns, FollowsRuns):
         if (position := last_event_id(request)) is not None:
             return self.resume(*position)
         run, _ = self.start(self.get_query(request))
-        # An id before the first token: even a cut before it resumes.
-        return self.follow(run, 0, has_opening_block=True)
+        wire = self.get_wire(run)
+        if isinstance(wire, NativeFormat):
+            wire.has_opening_block = True  # even a cut before the first token resumes
+        return self.follow(run, 0, wire=wire)
 
     def head(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Say what GET would: an EventSource cannot read a refusal. Starts nothing."""
@@ -70,6 +73,11 @@ class ChatStreamView(StartsRuns, FollowsRuns):
         if "key" in data:
             data["idempotency_key"] = data.pop("key")
         return data
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if self.wire_class is None:
+            wanted_wire(request)  # an unknown one is refused before anything is asked
 
     def check_permissions(self, request: Request) -> None:
         if request.method in ("GET", "HEAD"):

@@ -26,6 +26,7 @@ def status_of(code: str) -> int:
 class WireFormat(ABC):
     """Base of all wire formats; an instance serves one response.
 
+    ``run`` is the run's id, for a reader that may come back for the rest; "" without a run.
     ``heartbeat`` is what fills a silence, empty for nothing; it may stand between any two frames.
     """
 
@@ -38,6 +39,9 @@ class WireFormat(ABC):
         "Content-Encoding": "identity",
     }
     heartbeat: ClassVar[bytes] = b": ping\n\n"
+
+    def __init__(self, run: str = "") -> None:
+        self.run = run
 
     def opening(self) -> bytes:
         """Return the bytes that leave at once, before the upstream is asked."""

@@ -35,7 +35,7 @@ class HtmxFormat(WireFormat):
         closing_html: str = "",
         words: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.run = run
+        super().__init__(run)
         self.opening_html = opening_html
         self.closing_html = closing_html
         self.words = words

@@ -32,7 +32,7 @@ class NativeFormat(WireFormat):
     def __init__(
         self, run: str = "", *, all_events: bool = False, has_opening_block: bool = False
     ) -> None:
-        self.run = run
+        super().__init__(run)
         self.all_events = all_events
         self.has_opening_block = has_opening_block
 

@@ -21,7 +21,8 @@ class TextFormat(WireFormat):
     content_type: ClassVar[str] = "text/plain; charset=utf-8"
     heartbeat: ClassVar[bytes] = b""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        super().__init__(run)
         self._is_truncated = False
 
     def encode(self, frames: Iterable[Frame]) -> bytes:

@@ -125,9 +125,9 @@ class ChatPage:
         expect(self.answers).to_have_count(count + 1)
         return self.answers.last
 
-    def act(self, turn: Locator, action: str) -> None:
-        turn.hover()
-        turn.locator(f'[data-action="{action}"]:visible').click()
+    def act(self, entry: Locator, action: str) -> None:
+        entry.hover()
+        entry.locator(f'[data-action="{action}"]:visible').click()
 
     def expect_chat(self, state: str, tone: str = "") -> None:
         """The chat is in a state, and its pill has the state's colour; none without one."""

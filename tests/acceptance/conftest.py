@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
+from tests.acceptance.chat_page import browsing
 from tests.acceptance.rows import Service, serve
 from tests.conftest import find_service
 from tests.demo import Demo
@@ -44,6 +45,13 @@ def browser() -> Iterator[Browser]:
     """Chromium. For a module only: while it lives, the thread's event loop counts as running."""
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A visitor's browser, whose pages may have no error."""
+    with browsing(browser) as context:
+        yield context
 
 
 @contextmanager

@@ -71,13 +71,13 @@ def send(page: Page, address: str) -> None:
 
 
 def expect_answer(page: Page) -> None:
-    turns = page.locator(".cs-transcript > article")
-    expect(turns).to_have_count(2, timeout=TIMEOUT)
-    expect(turns.first).to_contain_text("Hello?")
-    expect(turns.last).to_have_attribute("data-state", "done", timeout=TIMEOUT)
+    entries = page.locator(".cs-transcript > article")
+    expect(entries).to_have_count(2, timeout=TIMEOUT)
+    expect(entries.first).to_contain_text("Hello?")
+    expect(entries.last).to_have_attribute("data-state", "done", timeout=TIMEOUT)
     for line in TEXT.split("\n- "):
-        expect(turns.last).to_contain_text(line)
-    expect(turns.last).to_contain_text("s to first word")
+        expect(entries.last).to_contain_text(line)
+    expect(entries.last).to_contain_text("s to first word")
 
 
 def test_a_prompt_is_answered(browser: Browser, address: str) -> None:

@@ -1,15 +1,13 @@
 """The chat page: every row of its table of states, reached for real, under the strict policy."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.acceptance.chat_page import (
     TIMEOUT,
     ChatPage,
-    browsing,
     expect_ending,
     expect_state,
 )
@@ -17,12 +15,6 @@ from tests.acceptance.network import Network
 from tests.behaviours import PARTIAL, TEXT
 from tests.demo import Demo
 from tests.upstream import Upstream
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browsing(browser) as context:
-        yield context
 
 
 @pytest.fixture

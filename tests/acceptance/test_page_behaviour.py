@@ -27,12 +27,6 @@ def demos(demo: Demo, upstream: Upstream) -> Iterator[Demos]:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browsing(browser) as context:
-        yield context
-
-
-@pytest.fixture
 def chat(context: BrowserContext, demo: Demo) -> ChatPage:
     return ChatPage(context.new_page(), demo.url + "chat/")
 
@@ -116,7 +110,7 @@ def test_a_suggestion_is_sent_by_a_click(chat: ChatPage) -> None:
 @pytest.mark.slow
 def test_what_was_typed_before_the_scripts_came_joins_the_draft(chat: ChatPage) -> None:
     chat.field.fill("kept")
-    chat.page.context.route("**/chatstream-turns*", late)
+    chat.page.context.route("**/chatstream-entries*", late)
     chat.page.reload(wait_until="commit")
     chat.field.fill("quick")
     chat.wait_ready()

@@ -1,7 +1,6 @@
 """The sidebar: the history, its conversations' addresses, rename, delete, and the drawer."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from tests.demo import Demo
 PAGE = 50  # conversations
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browsing(browser) as context:
-        yield context
 
 
 @pytest.fixture

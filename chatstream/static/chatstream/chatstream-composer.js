@@ -166,7 +166,7 @@ export function createComposer({ root, signal, words, current, onSend, onStop, o
       set([prompt, field.value].filter(Boolean).join("\n"));
     },
   };
-  if (!root.querySelector(".cs-turn")) drafts.move("", place);
+  if (!root.querySelector(".cs-entry")) drafts.move("", place);
   set(joined(drafts.read(place), field.value));
   drafts.take(place);
   return composer;

@@ -1,11 +1,11 @@
 /**
- * The list of turns: which are on the page, and whether its end stays in view. Loaded by
+ * The list of entries: which are on the page, and whether its end stays in view. Loaded by
  * `chatstream-ui.js`; no static imports.
  */
 
 const NEAR_END = 80; // pixels: closer than this, the page follows the answer
 
-export function createTranscript({ root, turns, signal }) {
+export function createTranscript({ root, entries, signal }) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const list = part("transcript");
   const scroll = part("scroll");
@@ -14,32 +14,32 @@ export function createTranscript({ root, turns, signal }) {
   followEnd({ list, scroll, latest: root.querySelector("[data-action='latest']"), signal });
 
   return {
-    get turns() {
+    get entries() {
       return shown;
     },
-    /** Return the turn that an element of the page belongs to. */
-    of: (element) => shown.find((turn) => turn.element.contains(element)),
-    before: (turn) => shown.slice(0, shown.indexOf(turn)),
+    /** Return the entry that an element of the page belongs to. */
+    of: (element) => shown.find((entry) => entry.element.contains(element)),
+    before: (entry) => shown.slice(0, shown.indexOf(entry)),
 
-    /** Show these turns, and move none that stays: a selection survives. */
+    /** Show these entries, and move none that stays: a selection survives. */
     show(next) {
       next.forEach(({ element }, at) => {
         if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
       });
       while (list.children.length > next.length) list.lastElementChild.remove();
-      for (const turn of shown) if (!next.includes(turn)) turn.forget();
+      for (const entry of shown) if (!next.includes(entry)) entry.forget();
       shown = next;
       part("empty").hidden = next.length > 0;
     },
 
-    /** Return the turn of a message: the one that is there, or a new one. */
-    turnOf({ id, role, content }) {
+    /** Return the entry of a message: the one that is there, or a new one. */
+    entryOf({ id, role, content }) {
       const isUser = role === "user";
       // What was just sent does not know its id yet.
-      const isIt = (turn) => turn.id === id || (!turn.id && turn.isUser && isUser && turn.text === content);
-      const turn = shown.find(isIt) ?? (isUser ? turns.user(content) : turns.answer());
-      turn.id = id;
-      return turn;
+      const isIt = (entry) => entry.id === id || (!entry.id && entry.isUser && isUser && entry.text === content);
+      const entry = shown.find(isIt) ?? (isUser ? entries.user(content) : entries.answer());
+      entry.id = id;
+      return entry;
     },
 
     scrollToEnd() {

@@ -9,7 +9,7 @@
  * The element sends `chatstream:event` events, whose `detail` is `{ run, event }` of chatstream.js.
  */
 
-const MODULES = ["client", "markdown", "turns", "transcript", "status", "composer", "sidebar"];
+const MODULES = ["client", "markdown", "entries", "transcript", "status", "composer", "sidebar"];
 const PLACE = "__id__";
 const LONG_WAIT = 8_000; // milliseconds without a word
 const LONGEST_TASK = 40; // milliseconds
@@ -50,7 +50,7 @@ class ChatPage {
   #signal;
   #config;
   #chat;
-  #turns; // makes them
+  #entries; // makes them
   #transcript;
   #status;
   #composer;
@@ -66,8 +66,8 @@ class ChatPage {
     this.#signal = signal;
     this.#config = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     this.#chat = modules.client.createChat(root.dataset.api);
-    this.#turns = this.#createTurns();
-    this.#transcript = modules.transcript.createTranscript({ root, turns: this.#turns, signal });
+    this.#entries = this.#createEntries();
+    this.#transcript = modules.transcript.createTranscript({ root, entries: this.#entries, signal });
     this.#composer = this.#createComposer();
     this.#status = this.#createStatus();
     if (this.#part("sidebar")) this.#sidebar = this.#createSidebar();
@@ -97,13 +97,13 @@ class ChatPage {
 
   // Parts ----------------------------------------------------------------------------------------
 
-  #createTurns() {
+  #createEntries() {
     const { marked, DOMPurify, markedFootnote } = window;
     const { words } = this.#config;
     const loadHighlighter = async () =>
       (await import(new URL(this.#root.dataset.highlighter, document.baseURI))).default;
     const libraries = { marked, DOMPurify, markedFootnote, loadHighlighter };
-    return this.#modules.turns.createTurns({
+    return this.#modules.entries.createEntries({
       root: this.#root,
       config: this.#config,
       lang: languageOf(this.#root),
@@ -173,22 +173,22 @@ class ChatPage {
     const button = event.target.closest?.("[data-action]");
     if (!button) return;
     const focused = document.activeElement;
-    const turn = this.#transcript.of(button);
+    const entry = this.#transcript.of(button);
     const actions = {
       suggest: () => this.#send(button.value),
       latest: () => this.#toEnd(),
     };
-    const ofTurns = {
-      copy: () => this.#copy(turn, button),
-      edit: () => this.#edit(turn),
-      "cancel-edit": () => this.#leaveEditor(turn),
-      regenerate: () => this.#act("regenerate", turn),
-      retry: () => this.#act("regenerate", turn),
-      continue: () => this.#act("continue", turn),
-      previous: () => this.#switch(turn, -1),
-      next: () => this.#switch(turn, 1),
+    const ofEntries = {
+      copy: () => this.#copy(entry, button),
+      edit: () => this.#edit(entry),
+      "cancel-edit": () => this.#leaveEditor(entry),
+      regenerate: () => this.#act("regenerate", entry),
+      retry: () => this.#act("regenerate", entry),
+      continue: () => this.#act("continue", entry),
+      previous: () => this.#switch(entry, -1),
+      next: () => this.#switch(entry, 1),
     };
-    const act = (turn ? ofTurns : actions)[button.dataset.action];
+    const act = (entry ? ofEntries : actions)[button.dataset.action];
     if (!act) return;
     event.preventDefault();
     act();
@@ -209,9 +209,9 @@ class ChatPage {
   /** Ask, and show the answer as it comes. */
   async #send(prompt) {
     if (this.#open) return;
-    const turns = this.#transcript.turns;
-    const answer = this.#turns.answer();
-    this.#transcript.show([...turns, this.#turns.user(prompt), answer]);
+    const entries = this.#transcript.entries;
+    const answer = this.#entries.answer();
+    this.#transcript.show([...entries, this.#entries.user(prompt), answer]);
     this.#transcript.scrollToEnd();
     const ask = async () => ({
       prompt,
@@ -219,7 +219,7 @@ class ChatPage {
       ...this.#provider(),
     });
     if (await this.#answer(answer, "", ask)) return;
-    this.#transcript.show(turns);
+    this.#transcript.show(entries);
     this.#composer.giveBack(prompt);
   }
 
@@ -239,41 +239,41 @@ class ChatPage {
   }
 
   /** Answer again, or go on with an answer. */
-  async #act(action, turn) {
+  async #act(action, entry) {
     if (this.#open) return;
     const isNew = action === "regenerate";
-    const answer = isNew ? this.#turns.answer() : turn;
-    const turns = this.#transcript.turns;
-    this.#transcript.show([...this.#transcript.before(turn), answer]);
-    const asked = { action, message: turn.id, ...this.#provider() };
-    if (await this.#answer(answer, isNew ? "" : turn.text, () => asked)) return;
-    this.#transcript.show(turns);
-    if (!isNew) turn.endAgain();
+    const answer = isNew ? this.#entries.answer() : entry;
+    const entries = this.#transcript.entries;
+    this.#transcript.show([...this.#transcript.before(entry), answer]);
+    const asked = { action, message: entry.id, ...this.#provider() };
+    if (await this.#answer(answer, isNew ? "" : entry.text, () => asked)) return;
+    this.#transcript.show(entries);
+    if (!isNew) entry.endAgain();
     await this.sync();
   }
 
-  #edit(turn, prompt) {
-    if (this.#open || !turn?.id) return;
-    const field = turn.edit(prompt ?? this.#composer.edits.read(turn.id));
+  #edit(entry, prompt) {
+    if (this.#open || !entry?.id) return;
+    const field = entry.edit(prompt ?? this.#composer.edits.read(entry.id));
     this.#modules.composer.fit(field);
     field.focus();
   }
 
-  #leaveEditor(turn) {
-    this.#composer.edits.write(turn.id, "");
-    turn.leaveEditor();
-    turn.focus("edit");
+  #leaveEditor(entry) {
+    this.#composer.edits.write(entry.id, "");
+    entry.leaveEditor();
+    entry.focus("edit");
   }
 
   #inputInEditor({ target }) {
-    const turn = target.closest(".cs-editor") && this.#transcript.of(target);
-    if (turn) this.#composer.edits.write(turn.id, target.value);
+    const entry = target.closest(".cs-editor") && this.#transcript.of(target);
+    if (entry) this.#composer.edits.write(entry.id, target.value);
   }
 
   async #editLast() {
-    const turn = this.#transcript.turns.findLast((turn) => turn.isUser);
-    if (turn && !turn.id) await this.sync(); // its id is not known yet
-    this.#edit(turn);
+    const entry = this.#transcript.entries.findLast((entry) => entry.isUser);
+    if (entry && !entry.id) await this.sync(); // its id is not known yet
+    this.#edit(entry);
   }
 
   #submitEdited(event) {
@@ -295,32 +295,32 @@ class ChatPage {
   }
 
   /** Say something else instead of an earlier message, which is kept as a sibling. */
-  async #resend(turn, prompt) {
+  async #resend(entry, prompt) {
     if (this.#open) return;
-    const turns = this.#transcript.turns;
-    const answer = this.#turns.answer();
-    this.#transcript.show([...this.#transcript.before(turn), this.#turns.user(prompt), answer]);
-    turn.leaveEditor();
+    const entries = this.#transcript.entries;
+    const answer = this.#entries.answer();
+    this.#transcript.show([...this.#transcript.before(entry), this.#entries.user(prompt), answer]);
+    entry.leaveEditor();
     this.#composer.focus();
-    const asked = { action: "edit", message: turn.id, prompt, ...this.#provider() };
-    if (await this.#answer(answer, "", () => asked, turn.id)) return;
-    this.#transcript.show(turns);
-    this.#edit(turn, prompt); // nothing is lost
+    const asked = { action: "edit", message: entry.id, prompt, ...this.#provider() };
+    if (await this.#answer(answer, "", () => asked, entry.id)) return;
+    this.#transcript.show(entries);
+    this.#edit(entry, prompt); // nothing is lost
     await this.sync();
   }
 
-  async #switch(turn, step) {
-    const leaf = turn.sibling(step);
+  async #switch(entry, step) {
+    const leaf = entry.sibling(step);
     if (this.#open || !leaf) return;
     await this.#tryTo("PATCH", `conversations/${this.conversation}/`, { leaf });
     await this.sync();
-    const shown = this.#transcript.turns.find(({ id }) => id === leaf);
+    const shown = this.#transcript.entries.find(({ id }) => id === leaf);
     shown?.focus(shown.sibling(step) ? TO[step] : TO[-step]);
   }
 
-  async #copy(turn, button) {
+  async #copy(entry, button) {
     const { copy, copied } = this.#config.words;
-    await this.#modules.turns.copyText(turn.text);
+    await this.#modules.entries.copyText(entry.text);
     this.#status.announce(copied);
     button.dataset.done = "";
     button.setAttribute("aria-label", copied);
@@ -515,38 +515,38 @@ class ChatPage {
   #show({ messages, ...conversation }, isLatest) {
     this.#title(conversation.title);
     if (messages.length) this.#sidebar?.show(conversation);
-    const turns = messages.map((message) => this.#transcript.turnOf(message));
-    this.#transcript.show(turns);
-    this.#updateAll(turns, messages, isLatest);
-    this.#openEditors(turns);
+    const entries = messages.map((message) => this.#transcript.entryOf(message));
+    this.#transcript.show(entries);
+    this.#updateAll(entries, messages, isLatest);
+    this.#openEditors(entries);
   }
 
   /** The newest first, and the page breathes in between: a long conversation is there at once. */
-  #updateAll(turns, messages, isLatest, end = turns.length) {
+  #updateAll(entries, messages, isLatest, end = entries.length) {
     const until = performance.now() + LONGEST_TASK;
     for (let at = end - 1; at >= 0; at--) {
-      this.#update(turns[at], messages[at]);
+      this.#update(entries[at], messages[at]);
       if (performance.now() < until) continue;
-      setTimeout(() => isLatest() && this.#updateAll(turns, messages, isLatest, at));
+      setTimeout(() => isLatest() && this.#updateAll(entries, messages, isLatest, at));
       return;
     }
   }
 
   /** Let what was typed there before a reload, or before signing in, be edited again. */
-  #openEditors(turns) {
-    for (const turn of turns) {
-      const kept = turn.isUser && !turn.editor && this.#composer.edits.read(turn.id);
-      if (kept) this.#modules.composer.fit(turn.edit(kept));
+  #openEditors(entries) {
+    for (const entry of entries) {
+      const kept = entry.isUser && !entry.editor && this.#composer.edits.read(entry.id);
+      if (kept) this.#modules.composer.fit(entry.edit(kept));
     }
   }
 
-  #update(turn, { content, siblings, run }) {
-    turn.showSiblings(siblings);
-    if (turn.isUser || turn === this.#open?.answer) return;
+  #update(entry, { content, siblings, run }) {
+    entry.showSiblings(siblings);
+    if (entry.isUser || entry === this.#open?.answer) return;
     if (run && !run.outcome) {
-      if (!this.#open && turn.ended !== run.id) this.#follow(turn, run.id, content);
-    } else if (turn.ended !== (run?.id ?? "") || turn.text !== content) {
-      turn.show(content, endOf(run, content));
+      if (!this.#open && entry.ended !== run.id) this.#follow(entry, run.id, content);
+    } else if (entry.ended !== (run?.id ?? "") || entry.text !== content) {
+      entry.show(content, endOf(run, content));
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * The turns of a conversation on the page: what a user said, and an answer that grows. Their markup
+ * The entries of a conversation on the page: what a user said, and an answer that grows. Their markup
  * is in the page's <template> elements. Loaded by `chatstream-ui.js`; no static imports.
  */
 
@@ -66,18 +66,18 @@ function describeFigures({ words }, lang, { firstWordMs, usage }) {
   return told.join(" · ");
 }
 
-/** Return `{ user, answer }`, which make turns. `markdown` renders answers. */
-export function createTurns({ root, config, lang, markdown, describeError }) {
+/** Return `{ user, answer }`, which make entries. `markdown` renders answers. */
+export function createEntries({ root, config, lang, markdown, describeError }) {
   const made = (name) =>
     root.querySelector(`template[data-template="${name}"]`).content.firstElementChild.cloneNode(true);
   const context = { config, lang, markdown, describeError, made };
   return {
-    user: (text) => new UserTurn(made("user"), text, context),
-    answer: () => new AnswerTurn(made("answer"), context),
+    user: (text) => new UserEntry(made("user"), text, context),
+    answer: () => new AnswerEntry(made("answer"), context),
   };
 }
 
-class Turn {
+class Entry {
   siblings = [];
   #id = null;
 
@@ -124,7 +124,7 @@ class Turn {
   }
 }
 
-class UserTurn extends Turn {
+class UserEntry extends Entry {
   isUser = true;
   text = "";
 
@@ -158,7 +158,7 @@ class UserTurn extends Turn {
   }
 }
 
-class AnswerTurn extends Turn {
+class AnswerEntry extends Entry {
   isUser = false;
   ended = null; // the id of the run whose end it shows
   #markdown;
