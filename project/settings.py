@@ -104,6 +104,8 @@ CHATSTREAM = {
         "default": {
             "BACKEND": "project.switches.SwitchedProvider",  # an OpenAIProvider that can be broken
             "OPTIONS": _options,
+            # The embedded model is told of it, and calls nothing.
+            "TOOLS": ["project.tools.search_conversations"],
         }
     },
     "ALLOW_ANONYMOUS": True,

@@ -1,4 +1,4 @@
-"""Switches that let a visitor of the demo break things: cut, slow down, make fail.
+"""Switches that let a visitor of the demo break things, and see a model that calls a tool.
 
 They are kept in Django's cache by visitor, for an hour, and looked at all the time: they act on the
 answer that is on its way, too. The visitor is a cookie; a client without it has no switches.
@@ -19,8 +19,9 @@ from django.core.cache import cache
 from chatstream.core.chunks import Delta
 from chatstream.core.outcomes import RunError
 from chatstream.core.requests import RunRequest
-from chatstream.providers.base import Batch
+from chatstream.providers.base import AsyncCompletion, Batch
 from chatstream.providers.openai import OpenAIProvider
+from project.played import played
 
 __all__ = ["COOKIE", "PARAM", "SwitchedProvider", "Switches", "flip", "switches_of"]
 
@@ -37,6 +38,7 @@ class Switches:
 
     is_slow: bool = False
     is_failing: bool = False
+    is_searching: bool = False
     cut_until: float = 0.0
 
     @property
@@ -68,10 +70,19 @@ class SwitchedProvider(OpenAIProvider):
         params = dict(request.params)
         visitor = params.pop(PARAM, "")
         async with (
-            super().aopen(replace(request, params=params)) as batches,
+            self._source(replace(request, params=params), visitor) as batches,
             aclosing(switched(batches, visitor)) as pieces,
         ):
             yield pieces
+
+    def model_for(self, request: RunRequest) -> str:
+        is_played = switches_of(request.params.get(PARAM, "")).is_searching
+        return "played" if is_played else super().model_for(request)
+
+    def _source(self, request: RunRequest, visitor: str) -> AsyncCompletion:
+        if switches_of(visitor).is_searching:
+            return aclosing(played(request.messages))
+        return super().aopen(request)
 
 
 async def switched(batches: AsyncIterable[Batch], visitor: str) -> AsyncGenerator[Batch]:
@@ -87,7 +98,9 @@ async def switched(batches: AsyncIterable[Batch], visitor: str) -> AsyncGenerato
                 await asyncio.sleep(PAUSE)
             if switches.is_failing:
                 left -= 1
-                if left < 0 or delta.finish_reason or delta.is_done:
+                # Not before a tool that it called: it fails while it answers.
+                is_end = delta.is_done or delta.finish_reason not in (None, "tool_calls")
+                if left < 0 or is_end:
                     raise RunError("upstream_incomplete", "the switch of the demo")
             yield [delta]
 

@@ -50,7 +50,12 @@ def demo(request: HttpRequest) -> HttpResponse:
 def set_switches(request: HttpRequest) -> HttpResponse:
     """Take the form of the switches: what it does not name is off."""
     on = request.POST
-    flip(visitor_of(request), is_slow="slow" in on, is_failing="failing" in on)
+    flip(
+        visitor_of(request),
+        is_slow="slow" in on,
+        is_failing="failing" in on,
+        is_searching="searching" in on,
+    )
     return HttpResponse(status=204)
 
 

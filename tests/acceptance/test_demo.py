@@ -242,7 +242,7 @@ def test_a_failing_model_fails_and_goes_on_when_it_is_well_again(
     answer.get_by_role("button", name="Continue").click()
     expect_state(answer, "done")
     assert upstream.requests_for("ok@failing")[0].body.keys() == {
-        *("model", "messages", "stream", "stream_options")
+        *("model", "messages", "stream", "stream_options", "tools")
     }
 
 
@@ -265,6 +265,77 @@ def test_another_visitor_is_left_alone(page: Page, browser: Browser, demo: Demo)
         page.get_by_label("Failing model").check()
     with browsing(browser) as context:
         expect_answer(ChatPage(context.new_page(), demo.url).ask())
+
+
+def look_things_up(page: Page) -> None:
+    open_hood(page)
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Model looks things up").check()
+
+
+def ask_anew(chat: ChatPage, prompt: str) -> Locator:
+    """Ask in a new conversation."""
+    with chat.page.expect_navigation():
+        chat.page.get_by_role("link", name="New chat").click()
+    chat.wait_ready()
+    return chat.ask(prompt)
+
+
+def test_a_model_looks_up_what_was_said_before(
+    page: Page, chat: ChatPage, upstream: Upstream
+) -> None:
+    expect_answer(chat.ask("Three names for a penguin"))
+    asked = len(upstream.requests_for("ok"))
+    look_things_up(page)
+    expect(page.locator("#switches-line")).to_contain_text("played")
+    answer = ask_anew(chat, "Where did a penguin interest me?")
+    expect_state(answer, "done")
+    tools = answer.locator(".cs-tool")
+    expect(tools).to_have_text([re.compile("search_conversations.*done")] * 2)
+    expect(answer).to_contain_text(
+        "for “interest”, then “penguin”, and found “Three names for a penguin”"
+    )
+    expect(answer).to_contain_text(
+        re.compile("you wrote on [0-9]+ [A-Z][a-z]+ [0-9]+: “Three names for a penguin”")
+    )
+    assert len(upstream.requests_for("ok")) == asked
+    expect(page.locator("#log")).to_contain_text('data: {"done": true}')
+    lines = lines_of(page, "line")
+    assert any('"model": "played"' in line for line in lines)
+    told = [lines[at + 1] for at, line in enumerate(lines) if line == "event: tool_result"]
+    assert lines.count("event: tool_call") == 2
+    first, second = (json.loads(line.removeprefix("data: "))["output"] for line in told)
+    assert first == []
+    assert [row["title"] for row in second] == ["Three names for a penguin"]
+    shoot(page, "demo-searching")
+
+
+def test_a_model_finds_nothing_of_another_visitor_nor_of_this_conversation(
+    page: Page, chat: ChatPage, browser: Browser, demo: Demo
+) -> None:
+    with browsing(browser) as context:
+        expect_answer(ChatPage(context.new_page(), demo.url).ask("A secret walrus"))
+    look_things_up(page)
+    answer = chat.ask("A walrus?")
+    expect_answer(answer, "I searched your earlier conversations for “walrus”, and found nothing.")
+
+
+def test_a_model_that_looks_things_up_may_fail_too_and_goes_on(page: Page, chat: ChatPage) -> None:
+    expect_answer(chat.ask("Three names for a pelican"))
+    look_things_up(page)
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Failing model").check()
+    answer = ask_anew(chat, "Pelican?")
+    expect_state(answer, "failed")
+    expect(answer.locator(".cs-tool")).to_have_attribute("data-state", "done")
+    expect(answer).to_contain_text("I searched your earlier conversations for “Pelican”")
+    with page.expect_response("**/demo/switches/"):
+        page.get_by_label("Failing model").uncheck()
+    answer.get_by_role("button", name="Continue").click()
+    expect_state(answer, "done")
+    text = answer.locator("[data-part='text']").text_content() or ""
+    assert text.count("I searched") == 1
+    assert text.rstrip().endswith("“Three names for a pelican”")
 
 
 def test_another_site_cannot_throw_a_switch(demo: Demo) -> None:

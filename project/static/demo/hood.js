@@ -106,11 +106,10 @@ function startSwitches(chat) {
     if (!isTaken) line.textContent = "The server did not take this. Reload the page, and try again.";
   }
 
-  form.addEventListener("change", () => {
-    const { slow, failing } = form.elements;
+  form.addEventListener("change", ({ target }) => {
     post(form.action);
-    if (failing.checked) line.textContent = line.dataset.failing;
-    else line.textContent = slow.checked ? line.dataset.slow : line.dataset.well;
+    const on = target.checked ? target : form.querySelector(":checked");
+    line.textContent = line.dataset[on?.name ?? "well"];
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
