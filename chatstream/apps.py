@@ -18,7 +18,7 @@ from .framelog import FrameLog
 from .loop import BackgroundLoop
 from .providers.base import Provider
 from .streaming import closers_thread
-from .tools import tools_of
+from .tools import Slots, tools_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ChatstreamConfig(AppConfig):
 
         self.background_loop = BackgroundLoop()
         self.closers_thread = closers_thread()
+        self.tool_slots = Slots()
         self.providers = Providers()
         self.writer = Writer()
         self._engines: dict[asyncio.AbstractEventLoop, Engine] = {}
@@ -63,6 +64,7 @@ class ChatstreamConfig(AppConfig):
         # A client's sockets are the parent's: both processes would read each other's answers.
         self.background_loop.reset_after_fork()
         self.closers_thread = closers_thread()  # the parent's thread is not here
+        self.tool_slots = Slots()
         self.providers = Providers()
         self.writer.reset_after_fork()
         self._engines = {}

@@ -24,12 +24,16 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, make_dataclass
 from functools import partial
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+from asgiref.sync import iscoroutinefunction
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -39,16 +43,23 @@ from django.utils.module_loading import import_string
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaError
 
-__all__ = ["Caller", "Tool", "ToolError", "tools_of"]
+__all__ = ["Caller", "Slots", "Tool", "ToolError", "tools_of"]
 
 logger = logging.getLogger("chatstream")
 
 T = TypeVar("T")
 
+AT_ONCE = 16  # tools that run in threads of a process: each may hold a database connection
+MAX_ARGUMENTS = 100_000  # characters
+MAX_WORDS = 2_000  # characters of an error
+TOLD_FAULTS = 5  # of the arguments, to the model
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI takes for the name of a function
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_PRIVATE = ("value_error", "assertion_error")  # faults in the words of a validator's exception
 
 
 class ToolError(Exception):
@@ -69,7 +80,7 @@ class Caller:
 
 
 class Tool:
-    """A function, as a model may call it.
+    """A function, as a model may call it. To make one takes some milliseconds.
 
     Raises ``ImproperlyConfigured`` for one that a model could not be told of.
     """
@@ -97,7 +108,12 @@ class Tool:
         caller: str | None = None
         fields: list[Any] = []
         for name, parameter in inspect.signature(self.function).parameters.items():
-            if hints.get(name) is Caller:
+            if _mentions_caller(hints.get(name)):
+                if hints[name] is not Caller or caller is not None:
+                    raise ImproperlyConfigured(
+                        f"{self._where} must have one parameter for the caller, annotated with "
+                        f"Caller alone: '{name}' could be given by the model."
+                    )
                 caller = name
             elif name not in hints or parameter.kind not in _PLAIN:
                 raise ImproperlyConfigured(
@@ -115,8 +131,8 @@ class Tool:
         try:
             arguments = validated(make_dataclass("Arguments", fields, kw_only=True), config=config)
             adapter: TypeAdapter[Any] = TypeAdapter(arguments)
-            self.parameters = _schema(adapter, self.function)
-        except (PydanticUserError, TypeError) as exc:
+            self.parameters = _schema(adapter)
+        except (PydanticUserError, SchemaError, TypeError, ValueError) as exc:
             raise ImproperlyConfigured(
                 f"{self._where} has a parameter that JSON cannot hold: {str(exc).splitlines()[0]}"
             ) from None
@@ -128,42 +144,47 @@ class Tool:
         function = {"name": self.name, "description": self.description}
         return {"type": "function", "function": {**function, "parameters": self.parameters}}
 
-    async def call(self, arguments: str, caller: Caller, within: float) -> Any:
+    async def call(self, arguments: str, caller: Caller, *, within: float, max_chars: int) -> Any:
         """Return what the function returns, as JSON data; ``arguments`` is a JSON object.
 
-        One that is no coroutine function runs in a thread of its own. It is given up after
-        ``within`` seconds. Raises ``ToolError`` with what may be told of a failure.
+        It runs in a thread of its own, a coroutine function on this loop. It is given up after
+        ``within`` seconds, and so is what has more than ``max_chars`` characters of JSON. Raises
+        ``ToolError`` with what may be told of a failure, and nothing else.
         """
-        given = self._validated(arguments)
-        if self._caller is not None:
-            given[self._caller] = caller
         try:
-            async with asyncio.timeout(within):
-                if inspect.iscoroutinefunction(self.function):
-                    return _json(await self.function(**given))
-                return await _in_thread(partial(self._call, given))
-        except ToolError:
-            raise
-        except TimeoutError:
-            logger.warning("run %s: the tool %s took over %g s", caller.run, self.name, within)
-            raise ToolError("The tool took too long.") from None
-        except Exception:
+            async with asyncio.timeout(within) as deadline:
+                return await self._called(arguments, caller, max_chars)
+        except ToolError as error:
+            raise ToolError(str(error)[:MAX_WORDS]) from None
+        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                raise
+            if isinstance(exc, TimeoutError) and deadline.expired():
+                logger.warning("run %s: the tool %s took over %g s", caller.run, self.name, within)
+                raise ToolError("The tool took too long.") from None
             logger.exception("run %s: the tool %s failed", caller.run, self.name)
             raise ToolError("The tool failed.") from None
 
-    def _call(self, given: dict[str, Any]) -> Any:
-        return _json(self.function(**given))  # what is lazy is evaluated in this thread, too
+    async def _called(self, arguments: str, caller: Caller, max_chars: int) -> Any:
+        if not iscoroutinefunction(self.function):
+            return await _in_thread(partial(self._call, arguments, caller, max_chars))
+        given = await _in_thread(partial(self._given, arguments, caller))
+        return _json(await self.function(**given), max_chars)
 
-    def _validated(self, arguments: str) -> dict[str, Any]:
+    def _call(self, arguments: str, caller: Caller, max_chars: int) -> Any:
+        # What is lazy is evaluated in this thread, too.
+        return _json(self.function(**self._given(arguments, caller)), max_chars)
+
+    def _given(self, arguments: str, caller: Caller) -> dict[str, Any]:
+        """Return what to call the function with; validators may ask the database."""
+        if len(arguments) > MAX_ARGUMENTS:
+            raise ToolError(f"The arguments are longer than {MAX_ARGUMENTS} characters.")
         try:
             values = self._arguments.validate_json(arguments or "{}")
         except ValidationError as exc:
-            faults = exc.errors(include_url=False, include_context=False, include_input=False)
-            said = "; ".join(
-                f"{'.'.join(map(str, f['loc']))}: {f['msg']}".lstrip(": ") for f in faults
-            )
-            raise ToolError(f"The arguments do not fit. {said}") from None
-        return dict(vars(values))
+            raise ToolError(f"The arguments do not fit. {_told(exc)}") from None
+        given = dict(vars(values))
+        return given if self._caller is None else {**given, self._caller: caller}
 
 
 def tools_of(paths: Iterable[str], where: str) -> tuple[Tool, ...]:
@@ -183,6 +204,16 @@ def tools_of(paths: Iterable[str], where: str) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
+# Signatures -----------------------------------------------------------------------------------
+
+
+def _mentions_caller(hint: Any) -> bool:
+    """Whether a ``Caller`` is anywhere in an annotation: a model could send one there."""
+    if isinstance(hint, type) and issubclass(hint, Caller):
+        return True
+    return any(map(_mentions_caller, get_args(hint)))
+
+
 class _Schema(GenerateJsonSchema):
     """Without titles, which repeat the names: each request pays for them."""
 
@@ -190,7 +221,7 @@ class _Schema(GenerateJsonSchema):
         return False
 
 
-def _schema(adapter: TypeAdapter[Any], function: Callable[..., Any]) -> dict[str, Any]:
+def _schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
     schema = adapter.json_schema(schema_generator=_Schema)
     for name in ("title", "description"):  # of a class that nobody wrote
         schema.pop(name, None)
@@ -200,13 +231,33 @@ def _schema(adapter: TypeAdapter[Any], function: Callable[..., Any]) -> dict[str
 
 def _default(value: Any) -> Any:
     """Return the field of a parameter with a default, which a dataclass wants hashable."""
-    is_mutable = isinstance(value, list | dict | set)
-    return field(default_factory=lambda: value) if is_mutable else field(default=value)
+    is_hashable = type(value).__hash__ is not None
+    return field(default=value) if is_hashable else field(default_factory=lambda: value)
 
 
-def _json(value: Any) -> Any:
+# Values ---------------------------------------------------------------------------------------
+
+
+def _told(invalid: ValidationError) -> str:
+    """Return what does not fit, for the model: no words of an exception that a validator raised."""
+    faults = invalid.errors(include_url=False, include_context=False, include_input=False)
+    told = [_fault(fault["loc"], fault["type"], fault["msg"]) for fault in faults[:TOLD_FAULTS]]
+    more = len(faults) - len(told)
+    return "; ".join([*told, f"and {more} more"] if more else told)
+
+
+def _fault(place: tuple[int | str, ...], kind: str, words: str) -> str:
+    where = ".".join(map(str, place))
+    what = "Not a valid value" if kind in _PRIVATE else words
+    return f"{where}: {what}" if where else what
+
+
+def _json(value: Any, max_chars: int) -> Any:
     """Return a value as JSON data: dates, decimals, models of pydantic and ``.values()`` too."""
-    return value if isinstance(value, str) else json.loads(_ANY.dump_json(value, fallback=_plain))
+    dumped = value if isinstance(value, str) else _ANY.dump_json(value, fallback=_plain)
+    if len(dumped) > max_chars:
+        raise ToolError("The result is too long.")
+    return dumped if isinstance(value, str) else json.loads(dumped)
 
 
 def _plain(value: Any) -> Any:
@@ -217,21 +268,83 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a tool returned a {type(value).__name__}, which is no JSON")
 
 
+# Threads --------------------------------------------------------------------------------------
+
+
+class Slots:
+    """Lets ``AT_ONCE`` callers of a process in at a time, whatever loop they are on.
+
+    One that is given up gives its slot back: a thread that hangs keeps nobody waiting.
+    """
+
+    def __init__(self, count: int = AT_ONCE) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+        self._waiting: deque[Future[None]] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        turn = self._queue()
+        try:
+            await asyncio.wrap_future(turn)
+            yield
+        finally:
+            if not turn.cancel():  # it had its turn
+                self._next()
+
+    def _queue(self) -> Future[None]:
+        turn: Future[None] = Future()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                turn.set_result(None)
+            else:
+                self._waiting.append(turn)
+        return turn
+
+    def _next(self) -> None:
+        with self._lock:
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if turn.set_running_or_notify_cancel():
+                    turn.set_result(None)
+                    return
+            self._free += 1
+
+
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Run a call in a thread of its own: one that hangs holds up nobody, nor the process's end."""
-    future: Future[T] = Future()
+    """Run a call in a daemon thread: one that hangs does not hold up the process's end.
+
+    Whatever it raises comes as an ``Exception``: what ends a thread must not end the loop.
+    """
+    future: Future[tuple[T | None, BaseException | None]] = Future()
     future.set_running_or_notify_cancel()  # whoever waits may leave; the thread goes on
 
     def work() -> None:
+        result, fault = None, None
         try:
-            try:
-                result = function()
-            finally:
-                connections.close_all()
+            result = function()
         except BaseException as exc:
-            future.set_exception(exc)
-        else:
-            future.set_result(result)
+            fault = exc
+        finally:
+            connections.close_all()
+        future.set_result((result, fault))
 
-    threading.Thread(target=work, name="chatstream-tool", daemon=True).start()
-    return await asyncio.wrap_future(future)
+    async with _slots().one():
+        threading.Thread(target=work, name="chatstream-tool", daemon=True).start()
+        result, fault = await asyncio.wrap_future(future)
+    if isinstance(fault, ToolError):
+        raise fault
+    if fault is not None:
+        raise RuntimeError("in the tool's thread") from fault
+    return cast(T, result)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this task; else a ``CancelledError`` is the tool's own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _slots() -> Slots:
+    return cast(Slots, apps.get_app_config("chatstream").tool_slots)  # type: ignore[attr-defined]

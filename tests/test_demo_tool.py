@@ -32,7 +32,7 @@ def search(words: str, *, conversation: str | None = None, **arguments: Any) -> 
     run = Run.objects.create(owner=ME, provider="default", request={}, conversation_id=conversation)
     given = json.dumps({"words": words, **arguments})
     tool = Tool(search_conversations)
-    return asyncio.run(tool.call(given, Caller(run.pk, ME), WITHIN))
+    return asyncio.run(tool.call(given, Caller(run.pk, ME), within=WITHIN, max_chars=9999))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -8,23 +8,30 @@ import threading
 from typing import Annotated, Any, Literal
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from chatstream.tools import Caller, Tool, ToolError, tools_of
+from chatstream.tools import Caller, Slots, Tool, ToolError, tools_of
 
 ANYBODY = Caller("run", "anon:x")
 WITHIN = 10.0  # seconds, generous
 
 
-def call(function: Any, arguments: Any = "{}", caller: Caller = ANYBODY, within: float = WITHIN):
+def call(
+    function: Any,
+    arguments: Any = "{}",
+    caller: Caller = ANYBODY,
+    within: float = WITHIN,
+    max_chars: int = 1000,
+) -> Any:
     given = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return asyncio.run(Tool(function).call(given, caller, within))
+    return asyncio.run(Tool(function).call(given, caller, within=within, max_chars=max_chars))
 
 
 def find_orders(
@@ -91,6 +98,22 @@ def not_json(x: HttpRequest) -> None:
     """Take what no model can send."""
 
 
+def optional_caller(caller: Caller | None = None) -> None:
+    """Take a caller that a model could send."""
+
+
+def described_caller(caller: Annotated[Caller, "who"]) -> None:
+    """Take a caller that a model could send."""
+
+
+def two_callers(caller: Caller, other: Caller) -> None:
+    """Take a caller twice."""
+
+
+def bad_pattern(x: Annotated[str, Field(pattern="(")]) -> None:
+    """Take what fits no pattern."""
+
+
 def unknown(x: "Nobody") -> None:  # type: ignore[name-defined]  # noqa: F821
     """Take what is not there."""
 
@@ -103,6 +126,10 @@ def unknown(x: "Nobody") -> None:  # type: ignore[name-defined]  # noqa: F821
         (by_place, "given by name"),
         (many, "given by name"),
         (not_json, "JSON cannot hold"),
+        (optional_caller, "annotated with Caller alone"),
+        (described_caller, "annotated with Caller alone"),
+        (two_callers, "annotated with Caller alone"),
+        (bad_pattern, "JSON cannot hold"),
         (unknown, "unknown annotation"),
         (lambda: 1, "must be a function with a name"),
         (5, "must be a function with a name"),
@@ -230,17 +257,127 @@ def test_the_words_of_a_tool_error_are_told() -> None:
         call(find, {"number": 17})
 
 
-@pytest.mark.parametrize("returned", [object(), ValueError("secret"), {1, object()}])
+@pytest.mark.parametrize(
+    "returned",
+    [
+        object(),
+        {1, object()},
+        ValueError("secret"),
+        StopIteration("secret"),
+        SystemExit("secret"),
+        TimeoutError("secret"),
+        asyncio.CancelledError("secret"),
+    ],
+)
 def test_the_words_of_another_failure_are_for_the_operator_alone(returned: Any, caplog) -> None:
     def fail() -> Any:
         """Fail, or return what is no JSON."""
-        if isinstance(returned, Exception):
+        if isinstance(returned, BaseException):
             raise returned
         return returned
 
     with pytest.raises(ToolError, match=r"^The tool failed\.$"):
         call(fail)
     assert "the tool fail failed" in caplog.text
+
+    async def afail() -> Any:
+        """Fail on the loop."""
+        return fail()
+
+    with pytest.raises(ToolError, match=r"^The tool failed\.$"):
+        call(afail)
+
+
+def check_secret(value: str) -> str:
+    if value == "lookup":
+        raise KeyError("secret")
+    raise ValueError("secret")
+
+
+def guarded(x: Annotated[str, AfterValidator(check_secret)]) -> None:
+    """Take nothing."""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("other", "x: Not a valid value"), ("lookup", "The tool failed")]
+)
+def test_a_validators_words_are_not_told(given: str, words: str) -> None:
+    with pytest.raises(ToolError, match=words) as failed:
+        call(guarded, {"x": given})
+    assert "secret" not in str(failed.value)
+
+
+def test_of_many_faults_a_few_are_told() -> None:
+    def add(numbers: list[int]) -> int:
+        """Add."""
+        return sum(numbers)
+
+    with pytest.raises(ToolError, match="and 95 more") as failed:
+        call(add, {"numbers": ["x"] * 100})
+    assert len(str(failed.value)) < 1000
+
+
+def test_what_is_too_long_is_neither_taken_nor_told() -> None:
+    def shout(word: str) -> str:
+        """Repeat a word."""
+        if word == "fail":
+            raise ToolError(word * 5000)
+        return word * 5000
+
+    with pytest.raises(ToolError, match="arguments are longer"):
+        call(shout, {"word": "x" * 200_000})
+    with pytest.raises(ToolError, match="The result is too long"):
+        call(shout, {"word": "hey"})
+    with pytest.raises(ToolError, match="fail") as failed:
+        call(shout, {"word": "fail"})
+    assert len(str(failed.value)) == 2000
+
+
+def test_so_many_threads_run_at_once_and_one_that_hangs_gives_its_slot_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apps.get_app_config("chatstream"), "tool_slots", Slots(2))
+    end, running, most = threading.Event(), [], []
+
+    def work(is_hanging: bool = False) -> None:
+        """Count who is here."""
+        running.append(1)
+        most.append(len(running))
+        if is_hanging:
+            end.wait(WITHIN)
+        running.pop()
+
+    async def main() -> None:
+        tool = Tool(work)
+        hanging = [
+            tool.call('{"is_hanging": true}', ANYBODY, within=0.2, max_chars=9) for _ in range(2)
+        ]
+        calls = [tool.call("{}", ANYBODY, within=WITHIN, max_chars=9) for _ in range(20)]
+        said = await asyncio.gather(*hanging, *calls, return_exceptions=True)
+        assert [str(one) for one in said] == ["The tool took too long."] * 2 + ["None"] * 20
+
+    try:
+        asyncio.run(main())
+    finally:
+        end.set()
+    assert max(most) <= 4  # two that were given up, and two in their slots
+
+
+def test_who_is_cancelled_while_waiting_takes_no_slot() -> None:
+    async def main() -> None:
+        slots = Slots(1)
+        async with slots.one():
+            waiting = asyncio.create_task(enter(slots))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await asyncio.wait_for(enter(slots), WITHIN)
+
+    async def enter(slots: Slots) -> None:
+        async with slots.one():
+            pass
+
+    asyncio.run(main())
 
 
 def test_a_tool_that_hangs_is_given_up() -> None:

@@ -34,7 +34,9 @@ class Delta(NamedTuple):
     """What one upstream chunk says of choice 0.
 
     ``has_choice`` tells a chunk of an answer from mere preamble. ``tool_calls`` are pieces
-    ``{"index", "id"?, "name"?, "arguments"}``; ``usage`` holds token counts. ``is_done`` stands for
+    ``{"index", "id"?, "name"?, "arguments", "extra_content"?}``, the last of which is the server's
+    own and wanted back with the call; so is reasoning that came in the ``reasoning_field``
+    ``reasoning_content``. ``usage`` holds token counts. ``is_done`` stands for
     ``[DONE]``. ``error`` ends the answer. No upstream sends ``tool_results``,
     ``{"id", "output"}`` or ``{"id", "error"}``: they come from those who run the tools.
     """
@@ -48,6 +50,7 @@ class Delta(NamedTuple):
     is_done: bool = False
     error: RunError | None = None
     tool_results: tuple[dict[str, Any], ...] = ()
+    reasoning_field: str = ""
 
     @property
     def is_token(self) -> bool:
@@ -119,13 +122,15 @@ def _delta_of_json(value: object) -> Delta:
         return Delta(usage=usage)
     delta = _expect(Mapping, choice.get("delta") or {}, "delta")
     text, thoughts = _content(delta.get("content"))
+    reasoning, field = _reasoning(delta)
     return Delta(
         text + _string(delta.get("refusal"), "refusal"),
-        _reasoning(delta) + thoughts,
+        reasoning + thoughts,
         tuple(_tool_calls(delta)),
         _finish_reason(choice.get("finish_reason")),
         usage,
         has_choice=True,
+        reasoning_field=field,
     )
 
 
@@ -161,10 +166,12 @@ def _content(content: object) -> tuple[str, str]:
     return text, thoughts
 
 
-def _reasoning(delta: Mapping[str, Any]) -> str:
-    """Return ``reasoning_content`` (DeepSeek, vLLM), or ``reasoning`` as others call it."""
-    value = delta.get("reasoning_content") or delta.get("reasoning")
-    return value if isinstance(value, str) else ""
+def _reasoning(delta: Mapping[str, Any]) -> tuple[str, str]:
+    """Return reasoning and its field: ``reasoning_content`` (DeepSeek, vLLM) or ``reasoning``."""
+    for name in ("reasoning_content", "reasoning"):
+        if value := delta.get(name):
+            return (value, name) if isinstance(value, str) else ("", "")
+    return "", ""
 
 
 def _tool_calls(delta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,6 +188,8 @@ def _tool_calls(delta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if name := _string(function.get("name"), "name"):
             piece["name"] = name
         piece["arguments"] = _string(function.get("arguments"), "arguments")
+        if isinstance(extra := call.get("extra_content"), Mapping):  # Gemini's thought signatures
+            piece["extra_content"] = extra
         yield piece
 
 

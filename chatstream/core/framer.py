@@ -72,6 +72,7 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
 
 _WAITING = State.WAITING  # looked up once: before 3.12 an enum's member costs a call in Python
 _TEXT = Kind.TEXT
+_PIECE = ("index", "id", "name", "arguments")  # what of a call is told
 _VERDICTS = frozenset({State.ENDED, State.FAILED, State.LEFT})
 _TRUNCATED = frozenset({"length", "max_tokens"})
 _FAULTS = {
@@ -254,7 +255,7 @@ class Framer:
             yield self._frame(Kind.REASONING, {"text": delta.reasoning})
         for call in delta.tool_calls:
             self.chars += len(call["arguments"]) + len(call.get("id", "") + call.get("name", ""))
-            yield self._frame(Kind.TOOL_CALL, call)
+            yield self._frame(Kind.TOOL_CALL, {k: call[k] for k in _PIECE if k in call})
         for result in delta.tool_results:
             yield self._frame(Kind.TOOL_RESULT, result)
 

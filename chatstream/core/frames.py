@@ -58,5 +58,5 @@ def weight(frame: Frame) -> int:
     """Return about how many characters a frame holds."""
     data = frame.data
     if frame.kind is Kind.TOOL_RESULT:
-        return 64 + len(str(data.get("output")))
+        return 64 + len(str(data.get("output", data.get("error"))))
     return 64 + len(data.get("text") or data.get("arguments") or "")

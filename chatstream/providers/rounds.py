@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..conf import settings
@@ -25,8 +25,11 @@ from .base import AsyncCompletion, Batch, Provider
 
 __all__ = ["answering", "brought_names", "tools_for"]
 
-# With these a call is not whole, or not meant.
-_NO_CALLS = frozenset({"length", "max_tokens", "content_filter", "error", "abort"})
+MAX_NAME = 64  # characters
+MAX_CALLS = 16  # in one round; further ones are told so
+# A good ending of a round of calls, by whatever name; None is [DONE] alone. With any other reason
+# a call may have been cut off.
+_GOOD = (None, "tool_calls", "tool_call", "tool_use", "function_call", "stop", "end_turn", "eos")
 # What every server takes back of what a model said.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID = re.compile(r"[!-~]{1,256}")
@@ -59,19 +62,38 @@ def _mappings(values: object) -> list[Mapping[str, Any]]:
 
 @dataclass(slots=True)
 class _Call:
-    """A tool call as its pieces come; ``given_id`` is what the model calls it."""
+    """A tool call as its pieces come; ``given_id`` is what the model calls it.
+
+    It ``is_told`` once its first piece, which has its id and its name, is on its way to the reader.
+    """
 
     index: int
     id: str
     given_id: str
     name: str = ""
     arguments: str = ""
+    extra_content: dict[str, Any] = field(default_factory=dict)
+    is_told: bool = False
 
     def add(self, piece: Mapping[str, Any]) -> None:
         name = piece.get("name", "")
-        if name != self.name and not self.arguments:  # some servers repeat it in every piece
+        # Some servers repeat it in every piece. A name that is too long for one stays as it is.
+        if name != self.name and not self.arguments and len(self.name) <= MAX_NAME:
             self.name += name
         self.arguments += piece["arguments"]
+        self.extra_content |= piece.get("extra_content", {})
+
+    def told(self, arguments: str) -> dict[str, Any]:
+        """Return a piece for the reader. The first one has all that was held back."""
+        if self.is_told:
+            return {"index": self.index, "arguments": arguments}
+        self.is_told = True
+        named = {"id": self.id, "name": self.name}
+        return {"index": self.index, **named, "arguments": self.arguments}
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.arguments) and _object_of(self.arguments) is not None
 
 
 class _Answer:
@@ -87,11 +109,14 @@ class _Answer:
         brought = [tool for tool in params.get("tools") or [] if not self._has(tool)]
         self._brought = brought_names(brought)
         self._choice = {"tool_choice": "auto"} if "tool_choice" in params else {}
-        specs = {"tools": [*brought, *(tool.spec for tool in tools)]}
+        specs = {"tools": [*brought, *(tool.spec for tool in self._tools.values())]}
         self._request = replace(request, params={**request.params, **specs})
         self._ids: set[str] = set()
         self._count = 0  # calls of all rounds
         self._usage: dict[str, int] = {}  # of the rounds before
+        # Characters of results that the model may still be told: as many as the history may have.
+        self._room = provider.history_chars or settings.MAX_HISTORY_CHARS
+        self.last_text = ""  # of the rounds so far
 
     @asynccontextmanager
     async def aopen(self) -> AsyncIterator[AsyncGenerator[Batch]]:
@@ -113,38 +138,55 @@ class _Answer:
             if not round.calls_tools:
                 return
             if not left:
-                raise RunError("too_long", f"over {settings.MAX_TOOL_ROUNDS} rounds of tools")
-            results = await asyncio.gather(*map(self._run, round.calls))
-            yield [Delta(tool_results=tuple(results))]
+                detail = f"it calls tools after {settings.MAX_TOOL_ROUNDS} rounds of them"
+                raise RunError("upstream_malformed", detail)
+            results: dict[str, dict[str, Any]] = {}
+            async with aclosing(self._run_all(round.calls)) as said:
+                async for result in said:
+                    results[result["id"]] = result
+                    yield [Delta(tool_results=(result,))]
             self._go_on(round, results, is_last=left == 1)
 
+    async def _run_all(self, calls: Sequence[_Call]) -> AsyncGenerator[dict[str, Any]]:
+        """Run calls together; yield the data of a frame for each, as they come."""
+        tasks = [asyncio.create_task(self._run(call)) for call in calls[:MAX_CALLS]]
+        try:
+            for call in calls[MAX_CALLS:]:
+                yield {"id": call.id, "error": f"At most {MAX_CALLS} calls are taken at once."}
+            for done in asyncio.as_completed(tasks):
+                yield await done
+        finally:
+            for task in tasks:
+                task.cancel()
+
     async def _run(self, call: _Call) -> dict[str, Any]:
-        """Return the result of a call, as the data of its frame."""
         tool = self._tools.get(call.name)
         try:
             if tool is None:
                 raise ToolError("There is no such tool.")
-            output = await tool.call(call.arguments, self._caller, settings.TOOL_TIMEOUT)
-            if len(_content(output)) > self._limit:
+            output = await tool.call(
+                storable(call.arguments),
+                self._caller,
+                within=settings.TOOL_TIMEOUT,
+                max_chars=self._room,
+            )
+            if len(_content(output)) > self._room:
                 raise ToolError("The result is too long.")
         except ToolError as error:
             return {"id": call.id, "error": str(error)}
+        self._room -= len(_content(output))
         return {"id": call.id, "output": output}
 
-    @property
-    def _limit(self) -> int:
-        return self._provider.history_chars or settings.MAX_HISTORY_CHARS
-
-    def _go_on(self, round: _Round, results: list[dict[str, Any]], *, is_last: bool) -> None:
+    def _go_on(
+        self, round: _Round, results: Mapping[str, dict[str, Any]], *, is_last: bool
+    ) -> None:
         """Ask with what the tools said; the last time for words alone."""
         self._usage = round.usage
-        said = {"role": "assistant", "content": storable(round.text) or None}
-        calls = [_told(call) for call in round.calls]
         told = [
-            {"role": "tool", "tool_call_id": result["id"], "content": _result_content(result)}
-            for result in results
+            {"role": "tool", "tool_call_id": call.id, "content": _result_content(results[call.id])}
+            for call in round.calls
         ]
-        messages = [*self._request.messages, {**said, "tool_calls": calls}, *told]
+        messages = [*self._request.messages, round.message(), *told]
         choice = {"tool_choice": "none"} if is_last else self._choice
         params = {**self._request.params, **choice}
         self._request = replace(self._request, messages=messages, params=params)
@@ -177,26 +219,35 @@ class _Round:
         self._answer = answer
         self._calls: dict[int, _Call] = {}  # by the model's index: the one that its pieces are for
         self._texts: list[str] = []
+        self._thoughts: list[str] = []  # those that the server wants back
         self._has_choice = False
         self._is_over = False
         self.calls: list[_Call] = []
         self.calls_tools = False
         self.usage = answer.total({})
 
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
+    def message(self) -> dict[str, Any]:
+        """Return the round as a message of the history."""
+        text, thoughts = storable("".join(self._texts)), storable("".join(self._thoughts))
+        said = {"role": "assistant", "content": text or None}
+        more = {"reasoning_content": thoughts} if thoughts else {}
+        return {**said, **more, "tool_calls": [_told(call) for call in self.calls]}
 
     def receive(self, batch: Batch) -> list[Delta]:
         return list(self._received(batch))
 
     def _received(self, batch: Batch) -> Iterator[Delta]:
         for delta in batch:
+            if self.calls_tools and delta.error and delta.error.code == "upstream_malformed":
+                return  # damage after the evidence: the round is whole all the same
             self._has_choice = self._has_choice or delta.has_choice
+            if delta.reasoning_field == "reasoning_content":
+                self._thoughts.append(delta.reasoning)
             if delta.text:
-                self._texts.append(delta.text)
+                delta = delta._replace(text=self._text(delta.text))
             if delta.tool_calls:
-                delta = delta._replace(tool_calls=tuple(map(self._piece, delta.tool_calls)))
+                pieces = [told for piece in delta.tool_calls for told in self._pieces(piece)]
+                delta = delta._replace(tool_calls=tuple(pieces))
             if delta.usage is not None:
                 self.usage = self._answer.total(delta.usage)
                 delta = delta._replace(usage=self.usage)
@@ -204,19 +255,36 @@ class _Round:
                 delta = self._ending(delta)
             yield delta
 
-    def _piece(self, piece: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a piece of a call; return it with our index and, where it has one, our id."""
+    def _text(self, text: str) -> str:
+        """Take in a text; return it for the reader, to whom each round is a paragraph."""
+        before = self._answer.last_text
+        is_glued = before and not self._texts and not (before[-1].isspace() or text[0].isspace())
+        self._texts.append(text)
+        self._answer.last_text = text
+        return "\n\n" + text if is_glued else text
+
+    def _pieces(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Take in a piece of a call; yield what the reader is to have now.
+
+        A call is told when its name is whole: some servers send that in pieces, or in each one.
+        """
         call = self._calls.get(piece["index"])
-        is_first = call is None or _begins_another(call, piece)
-        if call is None or is_first:
+        if call is None or _begins_another(call, piece):
+            yield from self._held()
             call = self._calls[piece["index"]] = self._answer.new_call(piece)
             self.calls.append(call)
         call.add(piece)
-        told = {**piece, "index": call.index}
-        return {**told, "id": call.id} if is_first or "id" in piece else told
+        if piece["arguments"]:
+            yield call.told(piece["arguments"])
+
+    def _held(self) -> Iterator[dict[str, Any]]:
+        for call in self.calls:
+            if not call.is_told:
+                yield call.told("")
 
     def _ending(self, delta: Delta) -> Delta:
         """Hold back the ending of a round after which the model goes on."""
+        delta = delta._replace(tool_calls=(*delta.tool_calls, *self._held()))
         if not self._is_over:
             self._is_over = True
             self.calls_tools = self._is_ours(delta.finish_reason)
@@ -227,7 +295,7 @@ class _Round:
         return delta
 
     def _is_ours(self, finish_reason: str | None) -> bool:
-        if not self.calls or finish_reason in _NO_CALLS:
+        if not self.calls or finish_reason not in _GOOD:
             return False
         return not any(map(self._answer.is_brought, self.calls))
 
@@ -235,21 +303,32 @@ class _Round:
 def _begins_another(call: _Call, piece: Mapping[str, Any]) -> bool:
     """Whether a piece is of another call than the one with its index.
 
-    Some servers send each call whole, and all of them with the index 0.
+    Some servers send each call whole, and all of them with the index 0, with ids or without.
     """
+    if not piece.get("name"):
+        return False
     given = piece.get("id", "")
-    return bool(call.given_id and given and given != call.given_id and piece.get("name"))
+    if call.given_id or given:
+        return bool(given) and given != call.given_id
+    return bool(piece["arguments"]) and call.is_whole
 
 
 def _told(call: _Call) -> dict[str, Any]:
     """Return a call for the history: what a model makes up, its own server may refuse."""
     name = call.name if _NAME.fullmatch(call.name) else "unknown"
+    arguments = json.dumps(_object_of(call.arguments) or {})
+    extra = {"extra_content": call.extra_content} if call.extra_content else {}
+    function = {"name": name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function, **extra}
+
+
+def _object_of(arguments: str) -> dict[str, Any] | None:
+    """Return the object that the arguments are; None if they are none."""
     try:
-        arguments = json.loads(call.arguments or "{}")
+        value = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
-        arguments = None
-    given = json.dumps(arguments if isinstance(arguments, dict) else {})
-    return {"id": call.id, "type": "function", "function": {"name": name, "arguments": given}}
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _content(output: Any) -> str:

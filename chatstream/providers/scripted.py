@@ -33,7 +33,8 @@ class ScriptedOptions:
     """``script``: what happens, step by step.
 
     A string is text; a number is a pause in seconds; a dict holds fields of ``Delta``, such as
-    ``{"finish_reason": "stop"}`` or ``{"reasoning": "…"}``; ``{"error": code}`` fails with one of
+    ``{"finish_reason": "stop"}``, ``{"reasoning": "…"}`` or ``{"tool_calls": [{"id": "c1", "name":
+    "find_orders", "arguments": "{}"}]}``; ``{"error": code}`` fails with one of
     the codes of ``chatstream.core.outcomes.ERRORS``. The end of a script without a finish reason
     is the end of the bytes: ``upstream_incomplete``.
 
@@ -85,7 +86,15 @@ async def _played(script: list[Any]) -> AsyncGenerator[Batch]:
         elif "error" in step:
             raise RunError(step["error"], "scripted")
         else:
-            yield [Delta(**{"has_choice": True, **step})]
+            yield [_delta_of(step)]
+
+
+def _delta_of(step: dict[str, Any]) -> Delta:
+    calls = [
+        {"index": index, "arguments": "", **call}
+        for index, call in enumerate(step.get("tool_calls", ()))
+    ]
+    return Delta(**{"has_choice": True, **step, "tool_calls": tuple(calls)})
 
 
 def _check_step(step: Any, alias: str) -> None:

@@ -6,7 +6,7 @@ is a run like any other, with its owner, its limits and its row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rest_framework.authentication import BaseAuthentication
@@ -112,6 +112,8 @@ class CompletionsView(OpenAIView, StartsRuns, FollowsRuns):
         options = given.get("stream_options") or {}
         if not isinstance(options, dict):
             raise Refused("invalid", "Expected an object.", field="stream_options")
+        if not _is_list_of_objects(given.get("tools") or []):
+            raise Refused("invalid", "Expected a list of objects.", field="tools")
         if given.get("n") not in (None, 1):
             raise Refused("invalid", "One answer is given at a time.", field="n")
         data = {
@@ -204,5 +206,8 @@ def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         return False
     content = message.get("content")
-    is_parts = isinstance(content, Sequence) and all(isinstance(part, dict) for part in content)
-    return content is None or isinstance(content, str) or is_parts
+    return content is None or isinstance(content, str) or _is_list_of_objects(content)
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

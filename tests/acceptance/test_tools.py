@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.acceptance.rows import Service
-from tests.acceptance.talks import UNHURRIED, Talker, eventually
+from tests.acceptance.talks import UNHURRIED, Talker
 from tests.acceptance.test_openai_client import KEY, add_key, base_url
 from tests.node import node_client
 from tests.servers import each
@@ -74,6 +74,15 @@ def test_a_plain_reader_sees_the_text_alone_and_one_ending(me: Talker) -> None:
     assert {event.name for event in answer.events} == {"message"}
     assert answer.text == f"{LET_ME_SEE}So: {json.dumps(BERN)}"
     assert [*answer.messages[-1]] == ["done"]
+
+
+def test_a_reader_that_comes_back_in_the_midst_of_a_round_gets_the_rest(me: Talker) -> None:
+    run = me.start("tools_by_prompt", prompt=calling([weather()], [weather("Rome")]))
+    whole = me.replay(run)
+    for event in whole.events[:-1]:
+        rest = me.read(run, all_events=True, last_id=event.id)
+        assert rest.events == whole.events[whole.events.index(event) + 1 :]
+    assert len(me.requests(run)) == 3
 
 
 def test_a_tool_reads_the_sites_data_of_its_caller_alone(service: Service, me: Talker) -> None:
@@ -153,6 +162,10 @@ def test_a_client_may_not_bring_a_tool_by_a_name_of_the_sites(client: openai.Ope
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, calling([weather()]), tools=[taken])
     assert refused.value.param == "tools"
+    with pytest.raises(openai.BadRequestError, match="Expected a list of objects"):
+        client.chat.completions.create(
+            model="ok@v1", messages=[{"role": "user", "content": "hi"}], extra_body={"tools": 5}
+        )
 
 
 # The others ---------------------------------------------------------------------------------------

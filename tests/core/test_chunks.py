@@ -142,10 +142,23 @@ def test_mistrals_parts_are_text_and_reasoning():
     assert decoded(chunk(choice({"content": parts}))) == Delta("Answer", "Hm.So", has_choice=True)
 
 
+def test_what_a_server_wants_back_with_a_call_is_kept():
+    extra = {"google": {"thought_signature": "x"}}
+    call = {"index": 0, "id": "a", "function": {"name": "look"}, "extra_content": extra}
+    (piece,) = decoded(chunk(choice({"tool_calls": [call]}))).tool_calls
+    assert piece == {
+        "index": 0,
+        "id": "a",
+        "name": "look",
+        "arguments": "",
+        "extra_content": extra,
+    }
+
+
 @pytest.mark.parametrize("spelling", ["reasoning_content", "reasoning"])
 def test_reasoning_is_no_answer_text(spelling):
     delta = decoded(chunk(choice({"content": "", spelling: "Hm"})))
-    assert delta == Delta("", "Hm", has_choice=True)
+    assert delta == Delta("", "Hm", has_choice=True, reasoning_field=spelling)
 
 
 def test_a_server_that_spells_reasoning_twice_is_read_once():

@@ -34,7 +34,7 @@ def shout(word: str, *, caller: Caller) -> str:
     return f"{word.upper()}! {caller.owner}"
 
 
-def piece(index: int = 0, arguments: str = "", **more: str) -> dict[str, Any]:
+def piece(index: int = 0, arguments: str = "", **more: Any) -> dict[str, Any]:
     return {"tool_calls": ({"index": index, "arguments": arguments, **more},)}
 
 
@@ -89,17 +89,25 @@ class Asked:
         return self.provider.requests
 
 
+def frames_of(provider: ScriptedProvider) -> list[Frame]:
+    async def main() -> list[Frame]:
+        completion = answering(provider, RunRequest([HI]), Caller("r", "o"))
+        return [frame async for frame in aframes(completion, Framer())]
+
+    return asyncio.run(main())
+
+
 def test_the_model_calls_a_tool_and_goes_on_in_the_same_answer() -> None:
     asked = Asked(["Let me see. ", *BERN, CALLS], ["It is clear.", STOP])
     assert asked.kinds == [
-        *("start", "text", "tool_call", "tool_call", "tool_call", "tool_result"),
+        *("start", "text", "tool_call", "tool_call", "tool_result"),
         *("text", "finish", "done"),
     ]
     assert asked.text == "Let me see. It is clear."
     assert asked.finish == {"outcome": "completed", "finish_reason": "stop"}
     output = {"city": "Bern", "sky": "clear"}
     assert asked.data(Kind.TOOL_RESULT) == [{"id": "c1", "output": output}]
-    assert [frame.seq for frame in asked.frames] == list(range(1, 10))
+    assert [frame.seq for frame in asked.frames] == list(range(1, 9))
 
 
 def test_the_model_is_told_of_the_tools_and_of_what_they_returned() -> None:
@@ -141,12 +149,7 @@ def test_without_tools_nothing_is_added() -> None:
             return ()
 
     provider = Bare("s", {"script": ["Hi.", STOP]})
-    completion = answering(provider, RunRequest([HI]), Caller("r", "o"))
-
-    async def main() -> list[Frame]:
-        return [frame async for frame in aframes(completion, Framer())]
-
-    assert asyncio.run(main())[-1].kind is Kind.DONE
+    assert frames_of(provider)[-1].kind is Kind.DONE
     assert provider.requests[0].params == {}
 
 
@@ -157,7 +160,7 @@ def test_each_call_of_a_run_has_a_number_and_an_id_of_its_own() -> None:
     """Some servers give every round's calls the same ids."""
     asked = Asked([*BERN, CALLS], [*BERN, CALLS], ["Done.", STOP])
     calls = asked.data(Kind.TOOL_CALL)
-    assert [call["index"] for call in calls] == [0, 0, 0, 1, 1, 1]
+    assert [call["index"] for call in calls] == [0, 0, 1, 1]
     ids = [call["id"] for call in calls if "id" in call]
     assert ids[0] != ids[1]
     assert ids == [result["id"] for result in asked.data(Kind.TOOL_RESULT)]
@@ -185,6 +188,54 @@ def test_a_server_that_repeats_id_and_name_in_every_piece_means_one_call() -> No
     pieces = [piece(0, text, id="a", name="weather") for text in ("", '{"city"', ': "Bern"}')]
     asked = Asked([*pieces, CALLS], ["Done.", STOP])
     assert asked.results == [{"city": "Bern", "sky": "clear"}]
+    names = [call.get("name") for call in asked.data(Kind.TOOL_CALL)]
+    assert names == ["weather", None]
+
+
+def test_whole_calls_without_an_id_that_all_have_the_index_0_are_several() -> None:
+    calls = [piece(0, f'{{"city": "{city}"}}', name="weather") for city in ("Bern", "Rome")]
+    asked = Asked([*calls, CALLS], ["Done.", STOP])
+    assert [result["city"] for result in asked.results] == ["Bern", "Rome"]
+
+
+def test_a_name_in_pieces_is_told_whole() -> None:
+    calls = [piece(0, id="a", name="wea"), piece(0, name="ther"), piece(0, '{"city": "Bern"}')]
+    asked = Asked([*calls, CALLS], ["Done.", STOP])
+    assert asked.data(Kind.TOOL_CALL) == [
+        {"index": 0, "id": "a", "name": "weather", "arguments": '{"city": "Bern"}'}
+    ]
+
+
+def test_a_call_without_arguments_is_told_before_it_is_run() -> None:
+    asked = Asked([piece(0, id="a", name="weather"), CALLS], ["Done.", STOP])
+    assert asked.kinds[1:3] == ["tool_call", "tool_result"]
+    assert asked.data(Kind.TOOL_CALL) == [
+        {"index": 0, "id": "a", "name": "weather", "arguments": ""}
+    ]
+
+
+def test_halves_of_a_character_in_two_pieces_meet() -> None:
+    calls = [piece(0, '{"city": "\ud83c', id="a", name="weather"), piece(0, '\udf89"}')]
+    assert Asked([*calls, CALLS], ["Done.", STOP]).results[0]["city"] == "🎉"
+
+
+def test_what_a_server_wants_back_with_a_call_goes_back_and_to_nobody_else() -> None:
+    """DeepSeek refuses a history without its reasoning, Gemini one without its signatures."""
+    extra = {"google": {"thought_signature": "zq"}}
+    thought = {"reasoning": "Hm.", "reasoning_field": "reasoning_content"}
+    other = {"reasoning": "Well.", "reasoning_field": "reasoning"}
+    call = piece(0, '{"city": "Bern"}', id="a", name="weather", extra_content=extra)
+    asked = Asked([thought, other, call, CALLS], ["Done.", STOP])
+    message = asked.requests[1].messages[1]
+    assert message["reasoning_content"] == "Hm."
+    assert message["tool_calls"][0]["extra_content"] == extra
+    assert "zq" not in str(asked.frames)
+
+
+def test_each_round_is_a_paragraph() -> None:
+    asked = Asked(["Let me see.", *BERN, CALLS], ["It ", "is clear.", STOP])
+    assert asked.text == "Let me see.\n\nIt is clear."
+    assert asked.requests[1].messages[1]["content"] == "Let me see."
 
 
 # Endings ------------------------------------------------------------------------------------------
@@ -213,11 +264,38 @@ def test_a_fault_after_the_evidence_does_not_keep_a_tool_from_running() -> None:
         ([{"error": "upstream_timeout"}], "upstream_timeout"),
         ([{"finish_reason": "content_filter"}], "filtered"),
         ([{"finish_reason": "error"}], "upstream_error"),
+        ([{"error": "upstream_malformed"}], "upstream_malformed"),
     ],
 )
 def test_a_call_of_a_round_that_failed_is_not_run(ending: list[Any], code: str) -> None:
     asked = Asked([*BERN, *ending], ["Done.", STOP])
     assert (asked.code, asked.results, len(asked.requests)) == (code, [], 1)
+
+
+def test_damage_after_the_evidence_does_not_either() -> None:
+    damage = {"error": RunError("upstream_malformed")}
+    provider = ScriptedProvider("s", {"script": [*BERN, CALLS], "rounds": [["Done.", STOP]]})
+
+    class Damaged(ScriptedProvider):
+        @asynccontextmanager
+        async def aopen(self, request: RunRequest) -> Any:
+            async with provider.aopen(request) as batches:
+                yield with_damage(batches)
+
+    async def with_damage(batches: Any) -> Any:
+        async for batch in batches:
+            yield [*batch, Delta(**damage)] if batch[-1].finish_reason == "tool_calls" else batch
+
+    damaged = Damaged("d", {})
+    damaged.tools = (Tool(weather),)
+    frames = frames_of(damaged)
+    assert [str(frame.kind) for frame in frames[-4:]] == ["tool_result", "text", "finish", "done"]
+
+
+@pytest.mark.parametrize("reason", ["model_length", "MAX_TOKENS", "malformed_function_call"])
+def test_a_call_that_ends_for_an_unknown_reason_is_not_run(reason: str) -> None:
+    asked = Asked([piece(name="weather", id="a"), {"finish_reason": reason}], ["Done.", STOP])
+    assert (asked.results, len(asked.requests)) == ([], 1)
 
 
 def test_a_call_that_was_cut_by_the_length_limit_is_not_run() -> None:
@@ -274,13 +352,31 @@ def test_a_model_that_never_stops_calling_is_asked_for_words_and_then_given_up()
         asked = Asked([*BERN, CALLS], tool_choice="required")
     choices = [request.params["tool_choice"] for request in asked.requests]
     assert choices == ["required", "auto", "none"]
-    assert (len(asked.results), asked.code) == (2, "too_long")
+    assert (len(asked.results), asked.code) == (2, "upstream_malformed")
 
 
 def test_a_result_that_is_too_long_for_the_history_is_not_told() -> None:
     with override_settings(CHATSTREAM={"MAX_HISTORY_CHARS": 20}):
         asked = Asked([*BERN, CALLS], ["Done.", STOP])
     assert asked.results == ["The result is too long."]
+
+
+def test_all_results_of_a_run_share_one_room() -> None:
+    room = len(json.dumps({"city": "Bern", "sky": "clear"}))
+    with override_settings(CHATSTREAM={"MAX_HISTORY_CHARS": room + 5}):
+        asked = Asked([*BERN, CALLS], [*BERN, CALLS], ["Done.", STOP])
+    assert asked.results == [{"city": "Bern", "sky": "clear"}, "The result is too long."]
+
+
+def test_so_many_calls_are_taken_in_one_round() -> None:
+    calls = [step for n in range(20) for step in called(id=f"c{n}", index=n, city="Bern")]
+    asked = Asked([*calls, CALLS], ["Done.", STOP])
+    refused = [
+        result for result in asked.results if result == "At most 16 calls are taken at once."
+    ]
+    assert (len(asked.results), len(refused)) == (20, 4)
+    told = [m["tool_call_id"] for m in asked.requests[1].messages if m["role"] == "tool"]
+    assert told == [f"c{n}" for n in range(20)]
 
 
 # Tools that the client brought --------------------------------------------------------------------
@@ -349,7 +445,7 @@ def test_who_leaves_while_a_tool_runs_closes_the_answer_and_asks_nothing_more() 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert ended.is_set()
+        await asyncio.wait_for(ended.wait(), 10)
         assert len(provider.requests) == 1
 
     begun, ended = asyncio.Event(), asyncio.Event()
