@@ -35,7 +35,6 @@ class ChatStreamView(StartsRuns, FollowsRuns):
     http_method_names = ["get", "head", "post", "options"]  # noqa: RUF012
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Any:
-        # A browser that was cut off asks again by itself: that resumes its run, and buys nothing.
         if (position := last_event_id(request)) is not None:
             return self.resume(*position)
         run, _ = self.start(self.get_query(request))
@@ -53,10 +52,13 @@ class ChatStreamView(StartsRuns, FollowsRuns):
         return Response(status=200)
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        if (position := last_event_id(request)) is not None:
+            return self.resume(*position)
         run, _ = self.start(self.get_body(request))
         return self.follow(run, 0)
 
     def resume(self, run: str, after: int) -> Any:
+        """A client that was cut off asks the same again by itself: that buys nothing."""
         return self.follow(self.owned(Run.objects.defer("request"), run), after)
 
     def get_query(self, request: Request) -> dict[str, Any]:

@@ -335,9 +335,25 @@ def test_a_wrong_id_never_starts_a_new_answer(service: Service, me: Talker) -> N
     run = me.start()
     me.read(run)
     for last_id in ("x", f"{'0' * 26}:1", f"{run}:99"):
-        answer = me.get(stream_path(model), headers={"Last-Event-ID": last_id})
-        assert answer.status in (400, 404)
+        headers = {"Last-Event-ID": last_id}
+        answers = (
+            me.get(stream_path(model), headers=headers),
+            me.post("/chat/stream/", {"prompt": "hi", "model": model}, headers=headers),
+        )
+        assert {answer.status for answer in answers} <= {400, 404}
     assert service.upstream.requests_for(model) == []
+
+
+def test_a_post_that_is_sent_again_with_an_id_gets_the_rest(me: Talker) -> None:
+    """As fetch-event-source does by itself."""
+    data = {"prompt": "hi", "model": me.name("ok_slow")}
+    whole = me.post("/chat/stream/", data)
+    for place, event in enumerate(whole.events[:-1]):
+        rest = me.post("/chat/stream/", data, headers={"Last-Event-ID": event.id})
+        assert rest.events == whole.events[place + 1 :]
+    last = me.post("/chat/stream/", data, headers={"Last-Event-ID": whole.events[-1].id})
+    assert last.status == 204
+    assert len(me.upstream.requests_for(data["model"])) == 1
 
 
 def test_a_number_of_the_future_of_an_open_run_is_refused(me: Talker) -> None:
