@@ -138,7 +138,7 @@ class CompletionBody(Body):
             "event loop of the view, which has ended. Make it with openai.OpenAI instead of "
             "openai.AsyncOpenAI, or serve the project with an ASGI server."
         )
-        yield self.wire.opening() + self.wire.encode([internal_error()])
+        yield self.wire.opening() + self.wire.encode(internal_error())
 
     async def _on_server_loop(self) -> None:
         await super()._on_server_loop()

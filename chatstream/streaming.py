@@ -141,7 +141,7 @@ class Body(ABC):
         try:
             async with aclosing(self.batches()) as gathered:
                 async for frames in gathered:
-                    part = wire.encode(frames) if frames else wire.heartbeat
+                    part = wire.encode_all(frames) if frames else wire.heartbeat
                     is_terminated = bool(frames) and frames[-1].is_terminal
                     del frames  # a silent stream would keep its last read
                     if part:
@@ -150,7 +150,7 @@ class Body(ABC):
         except Exception:
             logger.exception("run %s: internal error while streaming", self._run)
         if not is_terminated:  # no exception leaves: a broken body is a network failure, not ours
-            yield wire.encode([internal_error()])
+            yield wire.encode(internal_error())
 
 
 def internal_error() -> Frame:

@@ -455,11 +455,10 @@ async def test_a_type_error_in_an_async_generator_is_logged_as_itself(caplog):
 
 def test_a_wire_format_that_fails_ends_in_internal_and_not_in_a_broken_body(ask, caplog):
     class Broken(NativeFormat):
-        def encode(self, frames):
-            frames = list(frames)
-            if any(frame.kind == "text" for frame in frames):
+        def encode(self, frame):
+            if frame.kind == "text":
                 raise ValueError("a bug of ours")
-            return super().encode(frames)
+            return super().encode(frame)
 
     _, _, body = ask(lambda request: EventStreamResponse(generate(), wire=Broken()))
     assert ending(body) == "internal"
@@ -698,10 +697,10 @@ def test_a_run_that_does_not_exist_ends_as_expired(ask, runs):
 
 def test_a_wire_format_that_fails_costs_its_own_stream_alone(ask, running, caplog):
     class Broken(NativeFormat):
-        def encode(self, frames):
-            if any(frame.kind == "text" for frame in frames):
+        def encode(self, frame):
+            if frame.kind == "text":
                 raise ValueError("a bug of ours")
-            return super().encode(frames)
+            return super().encode(frame)
 
     run = []
 

@@ -80,7 +80,7 @@ def test_the_contract_holds_for_every_ending(all_events, has_opening_block, code
         framer.end()
     else:
         framer.fail(RunError(code, retry_after=7))
-    body = wire.opening() + wire.heartbeat + wire.encode([*frames, *framer.close()])
+    body = wire.opening() + wire.heartbeat + wire.encode_all([*frames, *framer.close()])
     assert assert_stream_contract(body)
 
 

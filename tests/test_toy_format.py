@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,8 +31,8 @@ class Toy(WireFormat):
     def opening(self) -> bytes:
         return f"(run) {self.run}\n".encode()
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return "".join(f"({frame.kind}) {json.dumps(frame.data)}\n" for frame in frames).encode()
+    def encode(self, frame: Frame) -> bytes:
+        return f"({frame.kind}) {json.dumps(frame.data)}\n".encode()
 
 
 urlpatterns = [path("toy/", ChatStreamView.as_view(wire_class=Toy))]

@@ -9,7 +9,6 @@ made of the answer's own, so that a replay has the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from ..core.frames import Frame, Kind
@@ -54,10 +53,7 @@ class AGUIFormat(WireFormat):
             "RUN_STARTED", **self._ids, protocolVersion=PROTOCOL_VERSION, **self._metadata
         )
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return b"".join(map(self._encode, frames))
-
-    def _encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> bytes:
         data = frame.data
         match frame.kind:
             case Kind.TEXT:

@@ -45,10 +45,7 @@ class AiSdkFormat(WireFormat):
         start = {"type": "start", "messageId": self.message}
         return b": open\n\n" + _encoded([start, {"type": "start-step"}])
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return b"".join(map(self._encode, frames))
-
-    def _encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> bytes:
         match frame.kind:
             case Kind.TEXT | Kind.REASONING:
                 return _encoded(self._delta(_PARTS[frame.kind], frame.data["text"]))

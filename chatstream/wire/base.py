@@ -48,5 +48,9 @@ class WireFormat(ABC):
         return b""
 
     @abstractmethod
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        """Return the bytes for frames that leave in one write; may be empty."""
+    def encode(self, frame: Frame) -> bytes:
+        """Return the bytes of a frame; may be empty."""
+
+    def encode_all(self, frames: Iterable[Frame]) -> bytes:
+        """Return the bytes of frames that leave in one write."""
+        return b"".join(map(self.encode, frames))

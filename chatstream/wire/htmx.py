@@ -8,7 +8,7 @@ starts both versions' next attempt.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from types import MappingProxyType
 from typing import Any
@@ -49,8 +49,8 @@ class HtmxFormat(WireFormat):
             lines += self._id(0) + _data(self.opening_html) + "\n"
         return lines.encode()
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return "".join(map(self._block, frames)).encode(errors="replace")
+    def encode(self, frame: Frame) -> bytes:
+        return self._block(frame).encode(errors="replace")
 
     def _block(self, frame: Frame) -> str:
         match frame.kind:

@@ -7,7 +7,6 @@ who asks for all events gets the named ones too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii
 from typing import ClassVar
 
@@ -42,8 +41,8 @@ class NativeFormat(WireFormat):
             lines += f'id: {self.run}:0\ndata: {{"text": ""}}\n\n'
         return lines.encode()
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return "".join(map(self._block, frames)).encode()
+    def encode(self, frame: Frame) -> bytes:
+        return self._block(frame).encode()
 
     def _block(self, frame: Frame) -> str:
         kind = frame.kind

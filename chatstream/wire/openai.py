@@ -53,10 +53,7 @@ class OpenAIFormat(WireFormat):
     def opening(self) -> bytes:
         return b": open\n\n" + self._chunk({"role": "assistant", "content": ""})
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return b"".join(map(self._encode, frames))
-
-    def _encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> bytes:
         data = frame.data
         match frame.kind:
             case Kind.TEXT:

@@ -6,7 +6,6 @@ last line, in brackets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 from ..core.frames import Frame, Kind
@@ -25,8 +24,8 @@ class TextFormat(WireFormat):
         super().__init__(run)
         self._is_truncated = False
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
-        return "".join(map(self._text, frames)).encode(errors="replace")
+    def encode(self, frame: Frame) -> bytes:
+        return self._text(frame).encode(errors="replace")
 
     def _text(self, frame: Frame) -> str:
         match frame.kind:

@@ -43,7 +43,7 @@ def encoded(*frames: tuple[Kind, dict[str, Any]], cuts: int = 1, **options: Any)
     numbered = [Frame(number, kind, data) for number, (kind, data) in enumerate(frames, 1)]
     size = len(numbered) // cuts + 1
     writes = [numbered[at : at + size] for at in range(0, len(numbered), size)]
-    return wire.opening() + b"".join(map(wire.encode, writes))
+    return wire.opening() + b"".join(map(wire.encode_all, writes))
 
 
 def events(*frames: tuple[Kind, dict[str, Any]], **options: Any) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def call(arguments, index=0, **more):
 def encoded(*frames) -> bytes:
     wire = AiSdkFormat("m1")
     numbered = [Frame(number, kind, data) for number, (kind, data) in enumerate(frames, 1)]
-    return wire.opening() + b"".join(wire.encode([frame]) for frame in numbered)
+    return wire.opening() + b"".join(wire.encode(frame) for frame in numbered)
 
 
 def events(*frames) -> list[Any]:

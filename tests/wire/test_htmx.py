@@ -26,7 +26,7 @@ DONE = (Kind.DONE, {})
 
 
 def encoded(*frames, **options):
-    return HtmxFormat(**options).encode(numbered(*frames)).decode()
+    return HtmxFormat(**options).encode_all(numbered(*frames)).decode()
 
 
 def shown(*contents):
@@ -99,7 +99,7 @@ def test_a_failure_is_seen_told_and_ends(code):
 
 
 def test_an_error_of_a_connection_has_no_id():
-    block = HtmxFormat("r1").encode([Frame(0, Kind.ERROR, error_data("storage"))]).decode()
+    block = HtmxFormat("r1").encode_all([Frame(0, Kind.ERROR, error_data("storage"))]).decode()
     assert "id:" not in block
     assert block.endswith('event: done\ndata: {"outcome": "failed"}\n\n')
 

@@ -22,13 +22,13 @@ FRAMES = [
 
 
 def test_a_plain_reader_gets_text_and_the_terminal_frame():
-    assert NativeFormat().encode(FRAMES) == (
+    assert NativeFormat().encode_all(FRAMES) == (
         b'data: {"text": "This is the first chunk..."}\n\ndata: {"done": true}\n\n'
     )
 
 
 def test_all_events_are_named_but_for_text_and_the_terminal_frame():
-    assert NativeFormat(all_events=True).encode(FRAMES) == (
+    assert NativeFormat(all_events=True).encode_all(FRAMES) == (
         b'event: start\ndata: {"run": "r1", "model": "m1"}\n\n'
         b'event: reasoning\ndata: {"text": "Hm"}\n\n'
         b'data: {"text": "This is the first chunk..."}\n\n'
@@ -39,7 +39,7 @@ def test_all_events_are_named_but_for_text_and_the_terminal_frame():
 
 
 def test_ids_name_the_run_and_the_number_and_may_skip():
-    assert NativeFormat("r1").encode(FRAMES) == (
+    assert NativeFormat("r1").encode_all(FRAMES) == (
         b'id: r1:3\ndata: {"text": "This is the first chunk..."}\n\n'
         b'id: r1:6\ndata: {"done": true}\n\n'
     )
@@ -62,18 +62,18 @@ def test_a_heartbeat_is_a_comment_without_a_blank_line():
 @pytest.mark.parametrize("code", ERRORS)
 def test_an_error_is_an_unnamed_event(code):
     data = error_data(code, retry_after=3)
-    encoded = NativeFormat(all_events=True).encode([Frame(1, Kind.ERROR, data)])
+    encoded = NativeFormat(all_events=True).encode_all([Frame(1, Kind.ERROR, data)])
     assert encoded == b"data: " + json.dumps({"error": data}).encode() + b"\n\n"
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_no_event_is_ever_named_error(kind):
     data = {"text": "x"} if kind in (Kind.TEXT, Kind.REASONING) else {"code": "internal"}
-    assert b"event: error" not in NativeFormat(all_events=True).encode([Frame(1, kind, data)])
+    assert b"event: error" not in NativeFormat(all_events=True).encode_all([Frame(1, kind, data)])
 
 
 def test_frames_of_which_none_is_shown_are_no_bytes():
-    assert NativeFormat("r1").encode(FRAMES[:2]) == b""
+    assert NativeFormat("r1").encode_all(FRAMES[:2]) == b""
 
 
 CHARS = st.one_of(st.characters(), st.sampled_from("\r\n\0\u2028\ud83c\udf89:ðŸŽ‰ "))
@@ -82,7 +82,7 @@ CHARS = st.one_of(st.characters(), st.sampled_from("\r\n\0\u2028\ud83c\udf89:ðŸŽ
 @given(st.lists(st.text(CHARS), max_size=5), st.booleans())
 def test_text_is_written_as_json_dumps_writes_it_and_forges_nothing(texts, has_ids):
     frames = [Frame(n, Kind.TEXT, {"text": text}) for n, text in enumerate(texts, 1)]
-    encoded = NativeFormat("r1" if has_ids else "").encode(frames)
+    encoded = NativeFormat("r1" if has_ids else "").encode_all(frames)
     events = list(Decoder().feed(encoded))
     assert [event.data.decode() for event in events] == [json.dumps({"text": t}) for t in texts]
     assert [json.loads(event.data)["text"] for event in events] == texts

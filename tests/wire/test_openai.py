@@ -28,7 +28,7 @@ HELLO = [(Kind.START, {"run": "r1", "model": "x"}), (Kind.TEXT, {"text": "Hello"
 def stream(frames, **options):
     """Return the data of each event, JSON where it is."""
     wire = OpenAIFormat("r1", created=5, model="m", **options)
-    encoded = (wire.opening() + wire.encode(frames)).decode()
+    encoded = (wire.opening() + wire.encode_all(frames)).decode()
     blocks = [block for block in encoded.split("\n\n") if block and not block.startswith(":")]
     data = [block.removeprefix("data: ") for block in blocks]
     return [json.loads(one) if one != "[DONE]" else one for one in data]
@@ -54,7 +54,7 @@ def test_an_answer_is_its_role_its_text_its_reason_and_done():
 def test_no_line_has_an_id_or_a_retry_and_every_block_ends():
     wire = OpenAIFormat("r1", created=5, model="m")
     frames = numbered(*HELLO, (Kind.TEXT, {"text": "\nid: 1\r\n\nretry: 5"}), finish(), DONE)
-    encoded = wire.opening() + wire.heartbeat + wire.encode(frames)
+    encoded = wire.opening() + wire.heartbeat + wire.encode_all(frames)
     assert encoded.endswith(b"data: [DONE]\n\n")
     lines = encoded.splitlines()
     assert {line.partition(b":")[0] for line in lines if line} == {b"", b"data"}

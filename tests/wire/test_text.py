@@ -11,7 +11,7 @@ HELLO = [Frame(1, Kind.START, {"run": "r", "model": "m"}), Frame(2, Kind.TEXT, {
 
 def encoded(*frames: Frame) -> str:
     wire = TextFormat()
-    return (wire.opening() + wire.encode([*HELLO, *frames])).decode()
+    return (wire.opening() + wire.encode_all([*HELLO, *frames])).decode()
 
 
 def finish(outcome: str) -> Frame:
@@ -42,7 +42,7 @@ def test_reasoning_and_tools_are_not_text() -> None:
 
 
 def test_half_a_surrogate_pair_breaks_nothing() -> None:
-    assert TextFormat().encode([Frame(1, Kind.TEXT, {"text": "a\ud83c"})]) == b"a?"
+    assert TextFormat().encode_all([Frame(1, Kind.TEXT, {"text": "a\ud83c"})]) == b"a?"
 
 
 def test_silence_is_silence() -> None:
