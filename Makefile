@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
 say = @printf '\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test test-slow lint types clients bench screenshots clean
+.PHONY: help demo test test-slow lint types clients clients-table bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-slow  the tests that take long'
 	@echo 'make lint    ruff and mypy only'
 	@echo 'make clients  the JavaScript clients that the tests run, where Node is there'
+	@echo 'make clients-table  what these clients see, into docs/wire-formats.md'
 	@echo 'make bench   our figures and those of the peers, into docs/performance.md'
 	@echo 'make screenshots  every state of the chat page, as pictures in screenshots/'
 	@echo 'make clean   remove what these commands made'
@@ -55,6 +56,10 @@ lint: $(VENV)/.test
 # Without Node their tests are skipped, as they are without Chromium.
 clients:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(CLIENTS); fi
+
+clients-table: $(VENV)/.test clients
+	$(say) 'What each client sees of each ending, into docs/wire-formats.md'
+	@$(BIN)/python -m tests.acceptance.clients --write
 
 bench: $(VENV)/.test
 	$(say) 'Benchmark (some minutes)'

@@ -1,46 +1,37 @@
-"""The AI SDK, unmodified: its chat and transport in Node, and useChat in Chromium."""
+"""The AI SDK, unmodified, in Node and in Chromium: what test_clients.py does not play with it."""
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.acceptance.page_players import chat_pages
+from tests.acceptance.players import SITE
 from tests.acceptance.rows import Service
-from tests.acceptance.talks import UNHURRIED
-from tests.behaviours import HTML_TEXT, INJECTION, PARTIAL, REFUSAL, TEXT
-from tests.node import bundle, node_client
+from tests.behaviours import HTML_TEXT, PARTIAL, REFUSAL, TEXT
+from tests.node import node_client
 from tests.servers import each
 
 SERVERS = each(["uvicorn", "gunicorn-gthread"])
-SITE: Any = {"options": UNHURRIED, "settings": {"MAX_OPEN_RUNS": 1000, "HEARTBEAT": 0.1}}
 WITHIN = 30_000  # milliseconds, on a busy machine
 SEND = ["sendMessage", {"text": "hi"}]
 # name: the upstream's behaviour, what the page does, further fields of its body
 CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "success": ("ok_usage", [SEND], {}),
-    "injection": ("ok_injection", [SEND], {}),
     "html": ("ok_html", [SEND], {}),
-    "heartbeat": ("ok_slow", [SEND], {}),
     "refusal": ("finish_refusal", [SEND], {}),
     "reasoning": ("ok_reasoning", [SEND], {}),
     "tool": ("finish_tool_calls", [SEND], {}),
     "refused": ("ok", [SEND], {"provider": "nobody"}),
     "blank": ("ok", [["sendMessage", {"text": " "}]], {}),
-    "mid_stream": ("fin_mid_stream", [SEND], {}),
-    "truncated": ("finish_length", [SEND], {}),
-    "filtered": ("finish_content_filter", [SEND], {}),
-    "stopped": ("endless", [["stopped", "hi"]], {}),
     "resumed": ("ok_slow", [["leave", "hi"], ["resumeStream"]], {}),
     "nothing_to_resume": ("ok", [["resumeStream"]], {}),
     "again": ("ok", [SEND, ["regenerate"], ["sendMessage", {"text": "more"}]], {}),
     "edited": ("ok", [SEND, ["edit", "other"]], {}),
 }
-PAGE = "<!doctype html><meta charset=utf-8><main></main><script type=module src=page.js></script>"
 
 
 def model_of(name: str) -> str:
@@ -67,9 +58,7 @@ def seen(service: Service) -> dict[str, dict[str, Any]]:
     ("name", "text"),
     [
         ("success", TEXT),
-        ("injection", INJECTION),
         ("html", HTML_TEXT),
-        ("heartbeat", TEXT),
         ("refusal", REFUSAL),
         ("resumed", TEXT),
     ],
@@ -81,28 +70,12 @@ def test_an_answer_is_ready_and_its_text_is_as_it_was_said(seen: Any, name: str,
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("refused", "", "There is no such provider."),
-        ("blank", "", "The message has no text."),
-        ("mid_stream", PARTIAL, "The answer ended before it was complete."),
-        ("filtered", PARTIAL, "filter"),
-        ("stopped", "0 1 ", "The answer was stopped."),
-    ],
+    ("name", "words"),
+    [("refused", "There is no such provider."), ("blank", "The message has no text.")],
 )
-def test_a_failure_is_an_error_and_keeps_the_text(
-    seen: Any, name: str, text: str, words: str
-) -> None:
+def test_a_refusal_is_an_error_in_one_sentence(seen: Any, name: str, words: str) -> None:
     assert (seen[name]["status"], seen[name]["isError"]) == ("error", True)
-    assert seen[name]["text"].startswith(text)
-    assert words in seen[name]["error"]
-    assert "{" not in seen[name]["error"]
-
-
-def test_a_truncated_answer_has_its_reason(seen: Any) -> None:
-    truncated = seen["truncated"]
-    assert (truncated["status"], truncated["finishReason"]) == ("ready", "length")
-    assert truncated["text"] == PARTIAL
+    assert (seen[name]["error"], seen[name]["text"]) == (words, "")
 
 
 def test_usage_is_in_the_messages_metadata(seen: Any) -> None:
@@ -158,20 +131,13 @@ def test_an_edited_message_replaces_the_first(seen: Any, service: Service) -> No
 
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle("ai_sdk_page.jsx", tmp_path_factory.mktemp("ai_sdk") / "page.js")
-
-
-@pytest.fixture(scope="module")
-def context(browser: Browser, running: Any, script: Path) -> Iterator[BrowserContext]:
+def context(
+    browser: Browser, running: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
     """A visitor of one server, whose pages come from the test: ``open_chat`` opens one."""
     service = running("uvicorn", **SITE)
     context = browser.new_context(base_url=f"http://127.0.0.1:{service.server.port}")
-    context.route(
-        re.compile(r"/ai-sdk-page/\?"),
-        lambda route: route.fulfill(body=PAGE, content_type="text/html"),
-    )
-    context.route("**/ai-sdk-page/page.js", lambda route: route.fulfill(path=script))
+    chat_pages(context, tmp_path_factory.mktemp("ai_sdk"))
     yield context
     context.close()
 
@@ -225,14 +191,6 @@ def test_usechat_shows_why_an_answer_broke_off_and_asks_again(
         page.get_by_text("Again").click()
     expect(page.locator("output")).to_have_text("error", timeout=WITHIN)
     expect(page.locator("article")).to_have_count(2, timeout=WITHIN)
-
-
-def test_usechat_shows_that_an_answer_was_stopped(open_chat: Callable[[str], Page]) -> None:
-    page = open_chat("endless")
-    ask(page)
-    expect(page.locator("article.assistant")).to_contain_text("0 1 ", timeout=WITHIN)
-    page.get_by_text("Stop").click()
-    expect(page.get_by_role("alert")).to_have_text("The answer was stopped.", timeout=WITHIN)
 
 
 def test_usechat_resumes_after_a_reload_and_repeats_nothing(

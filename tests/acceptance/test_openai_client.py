@@ -1,24 +1,23 @@
-"""The openai package, unmodified, with this app as its server."""
+"""The openai package, unmodified: what test_clients.py does not play with it."""
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
+from tests.acceptance.players import KEY, SITE, add_key
 from tests.acceptance.rows import Service
-from tests.behaviours import HTML_TEXT, INJECTION, PARTIAL, REFUSAL, TEXT
-from tests.servers import Server, each
+from tests.behaviours import HTML_TEXT, REFUSAL, TEXT
+from tests.servers import each
 
 SERVERS = each(["uvicorn", "gunicorn-gthread"])
-KEY = "0123456789abcdef0123456789abcdef01234567"
 HI: Any = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture(params=SERVERS)
 def service(request: pytest.FixtureRequest, running: Any) -> Service:
-    service: Service = running(request.param)
+    service: Service = running(request.param, **SITE)
     add_key(service.server)
     return service
 
@@ -31,33 +30,6 @@ def client(service: Service) -> Iterator[openai.OpenAI]:
 
 def base_url(service: Service) -> str:
     return f"http://127.0.0.1:{service.server.port}/chat/v1"
-
-
-def add_key(server: Server) -> None:
-    """Give a user a token."""
-    now = "2026-01-01 00:00:00"
-    with sqlite3.connect(server.database) as database:
-        database.execute(
-            "INSERT OR IGNORE INTO auth_user (id, password, is_superuser, username, first_name,"
-            " last_name, email, is_staff, is_active, date_joined)"
-            " VALUES (1, '', 0, 'ada', '', '', '', 0, 1, ?)",
-            [now],
-        )
-        database.execute(
-            "INSERT OR IGNORE INTO authtoken_token (key, created, user_id) VALUES (?, ?, 1)",
-            [KEY, now],
-        )
-    database.close()
-
-
-def request_stop(server: Server, run: str) -> None:
-    """Ask for a run's end, as another process of the site does."""
-    with sqlite3.connect(server.database, timeout=30) as database:
-        database.execute(
-            "UPDATE chatstream_run SET stop_requested_at = '2026-01-01 00:00:00' WHERE id = ?",
-            [run],
-        )
-    database.close()
 
 
 def ask(client: openai.OpenAI, model: str, **params: Any) -> list[Any]:
@@ -74,12 +46,7 @@ def reason_of(chunks: list[Any]) -> str | None:
 
 @pytest.mark.parametrize(
     ("behaviour", "text"),
-    [
-        ("ok", TEXT),
-        ("ok_injection", INJECTION),
-        ("ok_html", HTML_TEXT),
-        ("finish_refusal", REFUSAL),
-    ],
+    [("ok_html", HTML_TEXT), ("finish_refusal", REFUSAL)],
 )
 def test_an_answer_streams_as_it_is(client: openai.OpenAI, behaviour: str, text: str) -> None:
     chunks = ask(client, f"{behaviour}@v1")
@@ -103,18 +70,6 @@ def test_a_whole_answer_is_one_object(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == 17
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [("finish_length", "length"), ("finish_content_filter", "content_filter")],
-)
-def test_an_answer_that_is_not_whole_has_its_reason(
-    client: openai.OpenAI, behaviour: str, reason: str
-) -> None:
-    chunks = ask(client, f"{behaviour}@v1")
-    assert reason_of(chunks) == reason
-    assert text_of(chunks) == PARTIAL
-
-
 def test_tool_calls_and_reasoning_pass_through(client: openai.OpenAI) -> None:
     chunks = ask(client, "finish_tool_calls@v1")
     calls = [c.choices[0].delta.tool_calls for c in chunks if c.choices[0].delta.tool_calls]
@@ -128,15 +83,6 @@ def test_tool_calls_and_reasoning_pass_through(client: openai.OpenAI) -> None:
     assert any(thoughts)
 
 
-def test_a_failure_in_mid_stream_raises_and_is_not_tried_again(
-    client: openai.OpenAI, service: Service
-) -> None:
-    with pytest.raises(openai.APIError) as failed:
-        ask(client, "fin_mid_stream@v1")
-    assert failed.value.code == "upstream_incomplete"
-    assert len(service.upstream.requests_for("fin_mid_stream@v1")) == 1
-
-
 def test_a_failure_of_a_whole_answer_raises_and_is_not_tried_again(
     client: openai.OpenAI, service: Service
 ) -> None:
@@ -144,15 +90,6 @@ def test_a_failure_of_a_whole_answer_raises_and_is_not_tried_again(
         client.chat.completions.create(model="http_500@whole", messages=HI)
     assert (failed.value.status_code, failed.value.code) == (502, "upstream_unavailable")
     assert len(service.upstream.requests_for("http_500@whole")) == 1
-
-
-def test_a_stopped_answer_raises(client: openai.OpenAI, service: Service) -> None:
-    stream = client.chat.completions.create(model="endless@v1stop", messages=HI, stream=True)
-    run = next(stream).id.removeprefix("chatcmpl-")
-    request_stop(service.server, run)
-    with pytest.raises(openai.APIError) as stopped:
-        list(stream)
-    assert stopped.value.code == "stopped"
 
 
 def test_a_wrong_key_is_refused(service: Service) -> None:

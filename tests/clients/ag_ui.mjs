@@ -1,15 +1,15 @@
-// @ag-ui/client, unmodified: plays the cases of test_ag_ui_client.py, and tells what a page sees.
+// @ag-ui/client, unmodified: plays cases, all at once, and tells what a page sees.
 //
 //   node ag_ui.mjs <url> <headers as JSON> <cases as JSON: {name: case}>
 //
-// A case is {runs: [run, …], threadId?, headers?}, for one agent. A run has what runAgent takes, and
-// may have: `messages`, instead of those that the agent has; `drop`, how many of them to forget;
+// A case is {runs: [run, …], threadId?, headers?, url?}, for one agent. A run has what runAgent takes,
+// and may have: `messages`, instead of those that the agent has; `drop`, how many of them to forget;
 // `say`, what the user says; `stop`, to stop the answer at its first text, by the address that
 // RUN_STARTED tells. Prints [name, [seen, …]] as each case ends.
 
 import { HttpAgent } from "@ag-ui/client";
 
-const [url, headers, cases] = [
+const [site, headers, cases] = [
   process.argv[2],
   JSON.parse(process.argv[3]),
   JSON.parse(process.argv[4]),
@@ -20,7 +20,7 @@ console.warn = (...words) => warnings.push(words.join(" "));
 // A connection that breaks rejects runAgent, and once more where nobody can catch it.
 process.on("unhandledRejection", (error) => console.error("unhandled:", error.message));
 
-function recorder(seen, stops) {
+function recorder(seen, stops, agent) {
   return {
     onEvent: ({ event }) => {
       seen.events.push(event.type);
@@ -31,9 +31,9 @@ function recorder(seen, stops) {
     onTextMessageContentEvent: async ({ event }) => {
       seen.deltas.push(event.delta);
       if (stops && seen.deltas.length === 1) {
-        await fetch(new URL(seen.started.metadata.stop_url, url), {
+        await fetch(new URL(seen.started.metadata.stop_url, agent.url), {
           method: "POST",
-          headers: { ...headers, "Content-Type": "application/json" },
+          headers: { ...agent.headers, "Content-Type": "application/json" },
           body: "{}",
         });
       }
@@ -58,7 +58,7 @@ async function play(agent, { messages, drop = 0, say, stop = false, ...parameter
     agent.addMessage({ id: crypto.randomUUID(), role: "user", content: say });
   }
   try {
-    await agent.runAgent(parameters, recorder(seen, stop));
+    await agent.runAgent(parameters, recorder(seen, stop, agent));
     seen.resolved = true;
   } catch (error) {
     seen.rejected = { message: error.message, status: error.status, payload: error.payload };
@@ -67,7 +67,7 @@ async function play(agent, { messages, drop = 0, say, stop = false, ...parameter
   return seen;
 }
 
-async function playAll(name, { runs, threadId, headers: more }) {
+async function playAll(name, { runs, threadId, headers: more, url = site }) {
   const agent = new HttpAgent({ url, headers: { ...headers, ...more }, threadId });
   const seen = [];
   for (const run of runs) {
@@ -76,14 +76,5 @@ async function playAll(name, { runs, threadId, headers: more }) {
   console.log(JSON.stringify([name, seen]));
 }
 
-const waiting = Object.entries(cases);
-
-async function playWhatWaits() {
-  for (let next = waiting.shift(); next; next = waiting.shift()) {
-    await playAll(...next);
-  }
-}
-
-// One visitor may have so many answers under way, and no more.
-await Promise.all(Array.from({ length: 4 }, playWhatWaits));
+await Promise.all(Object.entries(cases).map((one) => playAll(...one)));
 console.log(JSON.stringify(["warnings", warnings]));

@@ -1,6 +1,6 @@
 /**
  * A chat page as a React project has it: useChat, resumed at each load, its messages kept in the
- * tab. The query names the chat and the model.
+ * tab. The query names the chat and the model. What onFinish was told last is in `finished`.
  */
 import { useChat } from "@ai-sdk/react";
 import { DefaultChatTransport } from "ai";
@@ -16,7 +16,8 @@ const transport = new DefaultChatTransport({ api, body: { model } });
 createRoot(document.querySelector("main")).render(<Page />);
 
 function Page() {
-  const chat = useChat({ id, transport, messages: kept, resume: true });
+  const onFinish = ({ finishReason, isError }) => (window.finished = { finishReason, isError });
+  const chat = useChat({ id, transport, messages: kept, resume: true, onFinish });
   const { messages, status, error, regenerate, sendMessage } = chat;
   const [prompt, setPrompt] = useState("");
   useEffect(() => sessionStorage.setItem(id, JSON.stringify(messages)), [messages]);
