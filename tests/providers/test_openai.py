@@ -310,6 +310,24 @@ async def test_text_before_a_fault_is_delivered(make):
     assert (text_of(taken), ending(taken)) == (PARTIAL, "upstream_incomplete")
 
 
+@pytest.mark.parametrize("transport", ["aiohttp"], indirect=True)
+@pytest.mark.parametrize(
+    ("behaviour", "code", "text"),
+    [
+        ("ok", "done", TEXT),
+        ("rst_mid_stream", "upstream_incomplete", PARTIAL),
+        ("end_no_finish_eof", "upstream_incomplete", PARTIAL),
+        ("ok_finish_then_rst", "done", TEXT),
+    ],
+)
+async def test_an_aiohttp_that_hides_its_buffer_is_read_all_the_same(
+    make, monkeypatch, behaviour, code, text
+):
+    monkeypatch.setattr("chatstream.providers.transport._CAN_TAKE", False)
+    taken = await pull(make(), asking(behaviour))
+    assert (text_of(taken), ending(taken)) == (text, code)
+
+
 async def test_an_event_over_the_cap_is_too_long(make):
     assert await ended(make(max_event_bytes=100_000), "ok_huge_chunk") == "too_long"
 
