@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from .providers.deadlines import LazyTimer
 from .providers.sources import AsyncSource, ProviderSource, Source, SyncSource
 from .relay import aframes, frames, report
 
-__all__ = ["Pace", "batches"]
+__all__ = ["Batches", "Pace"]
 
 CAPACITY = 64 * 1024  # characters that wait for a slow reader; then the upstream is read no further
 QUEUED = 64  # frames that a thread may hand over before the reader takes them
@@ -40,25 +39,39 @@ class Pace:
     stall: float = 60.0
 
 
-async def batches(source: Source, framer: Framer, pace: Pace) -> AsyncGenerator[list[Frame]]:
-    """Yield the run's frames as they gather, and [] after each ``pace.heartbeat`` of silence.
+class Batches:
+    """A run's frames as they gather; [] after each ``pace.heartbeat`` of silence.
 
-    The last batch ends with the terminal frame. Closing this generator closes the upstream.
+    An async iterator, to be made on the loop that iterates it; the run starts at once. The last
+    batch ends with the terminal frame. Closing it closes the upstream.
     """
-    outbox = Outbox(asyncio.get_running_loop())
-    producer = _producer(source, framer, outbox, pace)
-    producer.start()
-    try:
-        while True:
-            taken = await outbox.take(pace.heartbeat)
-            if not taken and outbox.is_ended:
-                return
-            producer.taken(len(taken))
-            yield taken
-            del taken  # a silent stream would keep its last frames
-    finally:
-        outbox.close()
-        await producer.stop()
+
+    # No generator: each step of one raises an exception inside, which costs more than what we do.
+
+    __slots__ = ("_heartbeat", "_outbox", "_producer")
+
+    def __init__(self, source: Source, framer: Framer, pace: Pace) -> None:
+        self._heartbeat = pace.heartbeat
+        self._outbox = Outbox(asyncio.get_running_loop())
+        self._producer = _producer(source, framer, self._outbox, pace)
+        self._producer.start()
+
+    def __aiter__(self) -> Batches:
+        return self
+
+    async def __anext__(self) -> list[Frame]:
+        outbox = self._outbox
+        if outbox.is_silent:
+            await outbox.news(self._heartbeat)
+        taken = outbox.take()
+        if not taken and outbox.is_ended:
+            raise StopAsyncIteration
+        self._producer.taken(len(taken))
+        return taken
+
+    async def aclose(self) -> None:
+        self._outbox.close()
+        await self._producer.stop()
 
 
 def _producer(
@@ -89,6 +102,11 @@ class Outbox:
         return not self._frames
 
     @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing to take, but something may come."""
+        return not self._frames and not self.is_ended
+
+    @property
     def is_full(self) -> bool:
         return self._size >= CAPACITY
 
@@ -109,12 +127,14 @@ class Outbox:
         done, _ = await asyncio.wait({self._writer}, timeout=seconds)
         return bool(done)
 
-    async def take(self, seconds: float) -> list[Frame]:
-        """Return what has gathered; [] after so many seconds of silence, or at the end."""
-        if not self._frames and not self.is_ended:
-            self._timer.set(self._loop.time() + seconds)
-            self._reader = self._loop.create_future()
-            await self._reader
+    def news(self, seconds: float) -> asyncio.Future[None]:
+        """Return what is done once something came, or the end, or so many seconds of silence."""
+        self._timer.set(self._loop.time() + seconds)
+        self._reader = self._loop.create_future()
+        return self._reader
+
+    def take(self) -> list[Frame]:
+        """Return what has gathered."""
         taken, self._frames, self._size = self._frames, [], 0
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
@@ -125,8 +145,9 @@ class Outbox:
         self._timer.cancel()
 
     def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
 
 def give_up(framer: Framer) -> list[Frame]:

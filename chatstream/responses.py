@@ -23,7 +23,7 @@ from .core.framer import Framer
 from .core.frames import Frame
 from .providers.deadlines import Deadlines
 from .providers.sources import AsyncSource, Source, SyncSource, source_of
-from .pump import Pace, batches
+from .pump import Batches, Pace
 from .runs import afollow
 from .streaming import Body, StreamResponse, close_connections, internal_error
 from .wire.base import WireFormat
@@ -114,8 +114,8 @@ class CompletionBody(Body):
         self._framer = framer
         self._pace = pace
 
-    def batches(self) -> AsyncGenerator[list[Frame]]:
-        return batches(self._source, self._framer, self._pace)
+    def batches(self) -> Batches:
+        return Batches(self._source, self._framer, self._pace)
 
     def close(self) -> None:
         super().close()

@@ -9,11 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from asgiref.sync import SyncToAsync
 from django.apps import apps
@@ -88,6 +96,16 @@ class StreamResponse(StreamingHttpResponse):
         return False
 
 
+class FrameBatches(Protocol):
+    """An async iterator of batches of frames; closing it lets go of what they come from."""
+
+    def __aiter__(self) -> AsyncIterator[list[Frame]]: ...
+
+    def __anext__(self) -> Awaitable[list[Frame]]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
+
+
 class Body(ABC):
     """The body of a response, to be iterated once: in a thread, or on a loop."""
 
@@ -98,8 +116,8 @@ class Body(ABC):
         self._release: Callable[[], object] | None = None
 
     @abstractmethod
-    def batches(self) -> AsyncGenerator[list[Frame]]:
-        """Yield frames as they come, [] for a heartbeat; the last one is terminal."""
+    def batches(self) -> FrameBatches:
+        """Return the frames as they come, [] for a heartbeat; the last one is terminal."""
 
     def __iter__(self) -> Iterator[bytes]:
         self._running = self._in_thread()

@@ -13,7 +13,7 @@ from chatstream.core.requests import RunRequest
 from chatstream.providers.deadlines import Deadlines
 from chatstream.providers.scripted import ScriptedProvider
 from chatstream.providers.sources import ProviderSource, source_of
-from chatstream.pump import CAPACITY, Outbox, Pace, batches
+from chatstream.pump import CAPACITY, Batches, Outbox, Pace
 
 WAIT = 10
 
@@ -58,7 +58,7 @@ def source(request):
 
 
 async def gather(source, framer=None, pace=None) -> list[list[Frame]]:
-    gathered = batches(source, framer or Framer(), pace or Pace())
+    gathered = Batches(source, framer or Framer(), pace or Pace())
     async with aclosing(gathered):
         return [list(batch) async for batch in gathered]
 
@@ -90,7 +90,7 @@ async def test_silence_is_an_empty_batch():
 
 async def test_frames_that_come_while_the_reader_is_busy_leave_together(source):
     chunks = [chunk("x") for _ in range(20)] + [chunk(finish="stop")]
-    gathered = batches(source(chunks), Framer(), Pace())
+    gathered = Batches(source(chunks), Framer(), Pace())
     async with aclosing(gathered):
         first = await anext(gathered)
         await asyncio.sleep(0.2)
@@ -133,7 +133,7 @@ def endless(request):
 
 async def test_a_reader_that_stops_reading_stops_the_upstream(endless):
     counted, source = endless
-    gathered = batches(source, Framer(), Pace())
+    gathered = Batches(source, Framer(), Pace())
     async with aclosing(gathered):
         await anext(gathered)
         await asyncio.sleep(0.2)
@@ -149,7 +149,7 @@ async def test_a_reader_that_stops_reading_stops_the_upstream(endless):
 async def test_a_reader_that_takes_nothing_for_too_long_is_given_up(endless, caplog):
     counted, source = endless
     framer = Framer("run-7")
-    gathered = batches(source, framer, Pace(heartbeat=15, stall=0.1))
+    gathered = Batches(source, framer, Pace(heartbeat=15, stall=0.1))
     async with aclosing(gathered):
         await anext(gathered)
         assert await asyncio.to_thread(counted.closed.wait, WAIT)
@@ -164,7 +164,7 @@ async def test_a_reader_that_takes_nothing_for_too_long_is_given_up(endless, cap
 async def test_closing_closes_the_upstream_and_is_no_success(endless):
     counted, source = endless
     framer = Framer()
-    gathered = batches(source, framer, Pace())
+    gathered = Batches(source, framer, Pace())
     await anext(gathered)
     await gathered.aclose()
     assert await asyncio.to_thread(counted.closed.wait, WAIT)
@@ -219,7 +219,7 @@ async def test_the_readers_time_does_not_count_against_a_thread():
         yield chunk(finish="stop")
 
     source = source_of(answer(), Deadlines(token=0.2))
-    gathered = batches(source, Framer(), Pace())
+    gathered = Batches(source, Framer(), Pace())
     async with aclosing(gathered):
         first = await anext(gathered)
         await asyncio.sleep(1.2)
@@ -241,17 +241,19 @@ async def test_an_outbox_gives_what_has_gathered_and_then_the_end():
     outbox.put(one)
     outbox.put(two)
     outbox.end()
-    assert await outbox.take(1) == [one, two]
-    assert (await outbox.take(1), outbox.is_ended) == ([], True)
+    assert (outbox.take(), outbox.is_silent) == ([one, two], False)
+    assert (outbox.take(), outbox.is_ended) == ([], True)
     outbox.put(one)
-    assert await outbox.take(1) == []
+    assert outbox.take() == []
 
 
 async def test_an_outbox_wakes_its_reader():
     loop = asyncio.get_running_loop()
     outbox = Outbox(loop)
     loop.call_later(0.02, outbox.put, Frame(1, Kind.TEXT, {"text": "a"}))
-    assert len(await outbox.take(WAIT)) == 1
+    assert outbox.is_silent
+    await outbox.news(WAIT)
+    assert len(outbox.take()) == 1
     outbox.close()
 
 
@@ -265,5 +267,5 @@ async def test_an_outbox_has_room_when_its_reader_took_something():
     assert await outbox.room(0.02) is False
     waiting = asyncio.create_task(outbox.room(WAIT))
     await asyncio.sleep(0)
-    assert len(await outbox.take(1)) == 2
+    assert len(outbox.take()) == 2
     assert (await waiting, outbox.is_full) == (True, False)
