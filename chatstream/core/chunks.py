@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .outcomes import RunError
 from .sse import Decoder, Event, EventTooLarge
@@ -257,9 +257,9 @@ class DeltaReader:
         if (plain := self._decoder.feed_plain(data)) is None:
             events = self._decoder.feed(data)
         else:
-            texts = [text for text in map(plain_text, plain) if text is not None]
-            if len(texts) == len(plain):  # nearly always
-                deltas.append(Delta("".join(texts), has_choice=True))
+            texts = list(map(plain_text, plain))
+            if None not in texts:  # nearly always
+                deltas.append(Delta("".join(cast(list[str], texts)), has_choice=True))
                 return
             events = map(Event, plain)
         for delta in _deltas(events):

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 __all__ = ["plain_text"]
 
 
-class _Content(msgspec.Struct):
+# What is not plain is refused by the types, while it is read: nothing is left to compare here.
+_NoText = Literal[""] | None
+_NoItems = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+
+
+class _Content(msgspec.Struct, gc=False):
     content: str | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
+    reasoning_content: _NoText = None
+    reasoning: _NoText = None
+    refusal: _NoText = None
+    tool_calls: _NoItems = None
+    function_call: None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Content
-    index: int | None = 0
-    finish_reason: Any = None
+    index: Literal[0] | None = 0
+    finish_reason: _NoText = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: tuple[_Choice]
     object: Any = None
-    usage: Any = None
-    error: Any = None
+    usage: None = None
+    error: None = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -45,19 +50,6 @@ def plain_text(data: bytes) -> str | None:
         chunk = _decode(data)
     except (ValueError, RecursionError):  # msgspec's own errors are ValueErrors
         return None
-    choice = chunk.choices[0]
-    delta = choice.delta
-    if (
-        choice.index
-        or choice.finish_reason
-        or delta.reasoning_content
-        or delta.reasoning
-        or delta.refusal not in (None, "")  # 0 or [] is refused by the plain decoder
-        or delta.tool_calls
-        or delta.function_call
-        or chunk.usage
-        or chunk.error
-        or chunk.object == "error"
-    ):
+    if chunk.object == "error":
         return None
-    return delta.content or ""
+    return chunk.choices[0].delta.content or ""

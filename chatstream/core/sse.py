@@ -101,11 +101,12 @@ class Decoder:
         """
         if self._is_first or self._ends_in_cr or self._data or self._name or b"\n" not in data:
             return None
-        whole = self._joined(data)
-        if whole.count(b"\n") == 2 and whole.startswith(b"data: ") and whole.endswith(b"\n\n"):
+        whole = self._joined(data) if self._tail else data
+        if whole.endswith(b"\n\n") and whole.count(b"\n") == 2 and whole.startswith(b"data: "):
             if b"\r" in whole or len(whole) > self.max_event_bytes:
                 return None
-            self._tail, self._tail_size = [], 0
+            if self._tail:
+                self._tail, self._tail_size = [], 0
             return [whole[6:-2]]
         end = whole.rfind(b"\n\n") + 2
         blocks = whole[: end - 2].split(b"\n\n")
