@@ -81,19 +81,29 @@ class StreamResponse(StreamingHttpResponse):
     def __aiter__(self) -> AsyncGenerator[bytes]:
         if not isinstance(self._iterator, Body):
             return super().__aiter__()
+        if (request := self._request()) is not None:
+            # A second copy of META, as heavy; Django makes it anew for who asks after this.
+            vars(request).pop("headers", None)
         return self._iterator.ahead() if self._answers_head() else aiter(self._iterator)
 
     def _answers_head(self) -> bool:
         """Whether the request is a HEAD: then the body is not sent, and nothing is pulled.
 
-        Servers run the generator all the same. A response does not know its request but for one
-        trace: ``BaseHandler.get_response`` adds ``request.close`` to what it closes.
+        Servers run the generator all the same.
+        """
+        request = self._request()
+        return request is not None and request.method == "HEAD"
+
+    def _request(self) -> HttpRequest | None:
+        """Return the request, which a response does not know but for one trace.
+
+        ``BaseHandler.get_response`` adds ``request.close`` to what it closes.
         """
         for closer in self._resource_closers:
             request = getattr(closer, "__self__", None)
             if isinstance(request, HttpRequest):
-                return request.method == "HEAD"
-        return False
+                return request
+        return None
 
 
 class FrameBatches(Protocol):
