@@ -7,6 +7,7 @@ it when it fires. (``asyncio.timeout(…).reschedule`` would make a new timer fo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,17 +37,18 @@ class LazyTimer:
         self._callback = callback
         self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
-        self._armed_for = 0.0
+        self._armed_for = math.inf  # not armed
 
     def set(self, due: float) -> None:
         self._due = due
-        if self._handle is None or due < self._armed_for:
+        if due < self._armed_for:
             self._arm()
 
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self._armed_for = math.inf
 
     def _arm(self) -> None:
         self.cancel()
@@ -55,6 +57,7 @@ class LazyTimer:
 
     def _fire(self) -> None:
         self._handle = None
+        self._armed_for = math.inf
         # A loop's clock may be a millisecond coarse and wake us that much early.
         if self._loop.time() < self._due - 0.002:
             self._arm()
@@ -77,6 +80,7 @@ class TokenWatch:
         "_end",
         "_loop",
         "_missed",
+        "_patience",
         "_paused_at",
         "_task",
         "_timer",
@@ -88,6 +92,7 @@ class TokenWatch:
         self._waits_for = "first token"
         self._missed = ""
         self._paused_at: float | None = None
+        self._patience: float | None = None  # from the next ``resume`` on, if it counts anew
 
     async def __aenter__(self) -> TokenWatch:
         task = asyncio.current_task()
@@ -115,13 +120,13 @@ class TokenWatch:
             raise RunError("upstream_timeout", f"no {self._missed} in time") from None
 
     def token(self) -> None:
-        """Something of the answer came."""
-        self._due = self._loop.time() + self._deadlines.token
+        """Something of the answer came; to be told before ``pause``."""
+        self._patience = self._deadlines.token
         self._waits_for = "next token"
 
     def finish(self) -> None:
         """The answer is whole; only usage and a farewell are waited for."""
-        self._due = self._loop.time() + self._deadlines.after_finish
+        self._patience = self._deadlines.after_finish
         self._waits_for = "end of the stream"
 
     def pause(self) -> None:
@@ -131,12 +136,15 @@ class TokenWatch:
     def resume(self) -> None:
         """We wait for the upstream again. Raises if the whole answer has taken too long."""
         now = self._loop.time()
-        if self._paused_at is not None:
+        if self._patience is not None:
+            self._due = now + self._patience
+            self._patience = None
+        elif self._paused_at is not None:
             self._due += now - self._paused_at
-            self._paused_at = None
+        self._paused_at = None
         if now >= self._end:
             raise RunError("upstream_timeout", "no end of the answer in time")
-        self._timer.set(min(self._due, self._end))
+        self._timer.set(self._due if self._due < self._end else self._end)
 
     def _expire(self) -> None:
         if self._paused_at is None:
