@@ -133,6 +133,7 @@ class _Response(aiohttp.ClientResponse):
     def forget_headers(self) -> None:
         """Let go of both sides' headers: three of the forty kilobytes of an open stream."""
         self._headers = _NO_HEADERS
+        self._cache = {}  # ``headers`` keeps them here, too
         self._raw_headers = ()
         self._request_info = self._request_info._replace(headers=_NO_HEADERS)
 
