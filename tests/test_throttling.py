@@ -140,11 +140,13 @@ def test_what_is_refused_as_invalid_does_not_count() -> None:
     use_up(client)
 
 
-def test_a_post_cannot_pass_as_a_reconnect() -> None:
+def test_a_post_that_passes_as_a_reconnect_asks_nobody() -> None:
     client = Client()
     use_up(client)
-    headers = {"last-event-id": "a:1"}
-    check_throttled(client.post(URL, {"prompt": "hi"}, headers=headers))
+    before = len(asked())
+    headers = {"last-event-id": f"{'0' * 26}:1"}
+    assert client.post(URL, {"prompt": "hi"}, headers=headers).status_code == 404
+    assert len(asked()) == before
 
 
 def test_addresses_are_counted_apart() -> None:
