@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -127,6 +128,8 @@ def test_ctrl_c_closes_the_upstream_and_exits_with_130(upstream: Upstream, behav
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
+        # A shell's background jobs ignore it, and so would their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert upstream.wait_requests(model, timeout=TIMEOUT)
         assert process.stdout is not None
