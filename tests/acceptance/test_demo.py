@@ -176,6 +176,7 @@ def test_a_closed_drawer_costs_no_connection(page: Page, chat: ChatPage) -> None
         page.get_by_role("button", name="Close", exact=True).last.click()
 
 
+@pytest.mark.slow
 def test_the_plots_show_the_first_token_and_the_speed(page: Page, chat: ChatPage) -> None:
     open_hood(page)
     expect_answer(chat.ask(model="ok_slow@plots"))
@@ -216,6 +217,7 @@ def test_a_cut_without_an_answer_says_so(page: Page) -> None:
     expect(page.locator("#switches-line")).to_contain_text("Ask something first")
 
 
+@pytest.mark.slow
 def test_a_slow_model_takes_its_time_for_each_word(page: Page, chat: ChatPage) -> None:
     open_hood(page)
     with page.expect_response("**/demo/switches/"):
@@ -320,6 +322,7 @@ def test_a_model_finds_nothing_of_another_visitor_nor_of_this_conversation(
     expect_answer(answer, "I searched your earlier conversations for “walrus”, and found nothing.")
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_things_up_may_fail_too_and_goes_on(page: Page, chat: ChatPage) -> None:
     expect_answer(chat.ask("Three names for a pelican"))
     look_things_up(page)

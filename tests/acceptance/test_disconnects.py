@@ -86,6 +86,7 @@ def test_a_reader_that_leaves_has_its_upstream_closed(
     assert_closed_soon(service, request, reader.leave(reset=reset))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["async-stream", "sync-stream"])
 @pytest.mark.parametrize("moment", ["before-first-token", "mid-answer", "in-silence"])
 def test_one_that_leaves_the_packages_own_stream_too(
@@ -117,6 +118,7 @@ def test_the_next_answer_is_right_after_many_left(service: Service) -> None:
     assert (answer.ending, answer.text) == ("done", TEXT)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_closes_its_upstream_without_the_garbage_collector() -> None:
     with serve("uvicorn", options=UNHURRIED, environ={"TESTSITE_GC": "off"}) as service:
         for view in VIEWS.values():
@@ -164,6 +166,7 @@ def inside(service: Service) -> int:
         return int(reader.read_all().body.split(b":")[1].strip(b" }"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["/chat/stream/", "/bare/provider/"], ids=["run", "bare"])
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
 def test_a_slow_reader_gets_it_all_and_keeps_nobody_waiting(
@@ -183,6 +186,7 @@ def test_a_slow_reader_gets_it_all_and_keeps_nobody_waiting(
 
 
 # daphne has no backpressure of its own: what is written to it, it keeps.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each(["uvicorn", "hypercorn", "granian", "gunicorn-gthread"]))
 def test_a_reader_that_stops_reading_stops_the_intake(
     running: Callable[..., Service], name: str
@@ -322,6 +326,7 @@ def test_a_run_that_nobody_reads_is_stopped_too(stopping: Place) -> None:
     assert_stopped_after_grace(service, me.request(run), time.monotonic())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopping", ONE_OF_EACH, indirect=True)
 def test_a_run_whose_reader_comes_back_in_time_goes_on(stopping: Place) -> None:
     me = stopping.me
@@ -349,6 +354,7 @@ def test_a_run_goes_on_for_the_last_of_its_readers(stopping: Place) -> None:
     assert (answer.ending, answer.text) == ("done", FORTY)
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_without_the_garbage_collector() -> None:
     environ = {"TESTSITE_GC": "off"}
     with serve("uvicorn", options=UNHURRIED, settings=STOP, environ=environ) as service:
@@ -361,6 +367,7 @@ def test_a_run_is_stopped_without_the_garbage_collector() -> None:
             assert_stopped_after_grace(service, request, reader.leave())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
 def test_a_reader_that_takes_nothing_does_not_stop_a_run(
     running: Callable[..., Service], name: str

@@ -27,7 +27,11 @@ from tests.faults import ROWS, Row
 from tests.reader import Answer
 from tests.servers import CANARY_KEY, HEARTBEAT
 
-DRIVERS = [("uvicorn", "httpx"), ("uvicorn", "aiohttp"), ("gunicorn-gthread", "auto")]
+DRIVERS = [
+    pytest.param(("uvicorn", "httpx"), marks=pytest.mark.slow),
+    ("uvicorn", "aiohttp"),
+    ("gunicorn-gthread", "auto"),
+]
 
 
 @pytest.fixture(scope="session", params=DRIVERS, ids="-".join)

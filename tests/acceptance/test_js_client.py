@@ -112,6 +112,7 @@ def states(page: Page) -> list[str]:
 # ------------------------------------------------------------------------------------ pure parts
 
 
+@pytest.mark.slow
 def test_pauses_double_from_half_a_second_and_stay_below_fifteen(page: Page) -> None:
     bounds = page.evaluate(
         """Array.from({ length: 40 }, (_, attempt) =>
@@ -329,6 +330,7 @@ def test_a_lost_answer_to_the_post_starts_no_second_run(
     assert len(upstream.requests_for("ok@lost-js")) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_the_post_is_lost(far: Page, network: Network) -> None:
     network.cut()
     start(far, "ok@never")
@@ -337,6 +339,7 @@ def test_a_server_that_never_answers_the_post_is_lost(far: Page, network: Networ
     assert end["error"]["retryable"] is True
 
 
+@pytest.mark.slow
 def test_the_browser_coming_online_ends_the_pause_at_once(far: Page, network: Network) -> None:
     start(far, "ok_slow@online")
     wait_for_text(far, "Hello")

@@ -21,6 +21,8 @@ from tests.servers import ROOT, Server, Site, each
 from tests.services import Postgres
 from tests.upstream import Upstream
 
+pytestmark = pytest.mark.slow  # processes that die take their time
+
 LEASE = 2.0  # seconds
 NOTICED_WITHIN = LEASE + 2
 SLACK = 4.0  # seconds for a busy machine

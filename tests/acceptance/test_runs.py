@@ -200,6 +200,7 @@ def test_stop_after_the_end_changes_nothing(me: Talker) -> None:
     assert me.read(run).body == before.body
 
 
+@pytest.mark.slow
 def test_stops_that_race_the_last_frame_leave_one_ending_each(me: Talker) -> None:
     random.seed(3)
     moments = [random.uniform(3.75, 4.2) for _ in range(RACES)]  # it ends after a little over four

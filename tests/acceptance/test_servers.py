@@ -302,6 +302,7 @@ def test_a_bare_iterable_streams_and_its_silence_is_filled(service: Service, bas
         assert b"done" not in reader.answer.body
 
 
+@pytest.mark.slow
 def test_a_proxy_of_the_environment_is_not_used(running: Callable[..., Service]) -> None:
     nowhere = "http://127.0.0.1:9"
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), nowhere)

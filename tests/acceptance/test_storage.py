@@ -16,6 +16,8 @@ from tests.servers import ROOT, Server, Site
 from tests.services import Postgres
 from tests.upstream import Upstream
 
+pytestmark = pytest.mark.slow  # outages take their time
+
 LEASE = 2.0  # seconds
 PATIENCE = 5.0  # seconds that the engine tries to store what came
 SLACK = 6.0  # seconds for a busy machine
@@ -137,7 +139,6 @@ def test_an_outage_is_told_in_the_log_without_tracebacks_of_ours(place: Place) -
     assert str(ROOT / "chatstream" / "views") not in place.server.log
 
 
-@pytest.mark.slow
 def test_five_hundred_open_streams_on_sqlite_lose_nothing() -> None:
     result = asyncio.run(measure(streams=500, rate=1, seconds=12))
     assert (result.locked, result.tracebacks) == (0, 0)
