@@ -9,6 +9,7 @@ plays every case with every client, unmodified, against a real server, and write
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import secrets
 import sys
@@ -118,7 +119,14 @@ def played(service: Service) -> Iterator[Played]:
         ahead = {client.name: pool.submit(cells, client, service) for client in outside}
 
         def seen(name: str, browser: Browser | None) -> Cells:
-            return ahead[name].result() if name in ahead else cells(CLIENTS[name], service, browser)
+            if name in ahead:
+                return ahead[name].result()
+            try:
+                return cells(CLIENTS[name], service, browser)
+            except page_players.NoEnd as exc:
+                # Seen once in some twenty runs, with two workers on two cores; not explained yet.
+                logging.getLogger(__name__).warning("%s is played again: %s", name, exc)
+                return cells(CLIENTS[name], service, browser)
 
         yield seen
 

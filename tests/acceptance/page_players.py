@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Frame
+from playwright.sync_api import Browser, BrowserContext, Frame, TimeoutError
 
 from tests.acceptance.htmx_page import HtmxChat, prepare
 from tests.acceptance.lines import Fate
@@ -20,7 +20,7 @@ from tests.acceptance.words import AGAIN_AND_AGAIN
 from tests.node import bundle
 from tests.reader import Visitor
 
-__all__ = ["chat_pages", "play_htmx", "play_use_chat"]
+__all__ = ["NoEnd", "chat_pages", "play_htmx", "play_use_chat"]
 
 AI_SDK_PAGE = (
     "<!doctype html><meta charset=utf-8><main></main><script type=module src=page.js></script>"
@@ -106,6 +106,10 @@ def _frames(
 # htmx ---------------------------------------------------------------------------------------------
 
 
+class NoEnd(AssertionError):
+    """A page showed no end within Playwright's time."""
+
+
 def play_htmx(version: str) -> Player:
     """Return the player of a version, ``htmx4`` or ``htmx2``."""
 
@@ -128,13 +132,17 @@ def play_htmx(version: str) -> Player:
 
 def _htmx(chat: HtmxChat) -> Seen:
     error_event = "htmx:sse:error" if chat.version == "htmx4" else "htmx:sseError"
-    chat.page.wait_for_function(
-        """([name, many]) => endings() > 0
-            || happened.filter(([n]) => n === name).length >= many
-            || happened.some(([n, { code }]) => n === "chat-error" && code)
-                && document.querySelector(".chatstream-error")""",
-        arg=[error_event, AGAIN_AND_AGAIN],
-    )
+    try:
+        chat.page.wait_for_function(
+            """([name, many]) => endings() > 0
+                || happened.filter(([n]) => n === name).length >= many
+                || happened.some(([n, { code }]) => n === "chat-error" && code)
+                    && document.querySelector(".chatstream-error")""",
+            arg=[error_event, AGAIN_AND_AGAIN],
+        )
+    except TimeoutError:
+        said = chat.page.evaluate("happened")
+        raise NoEnd(f"no end at {chat.page.url}: {chat.text()!r}, {said}") from None
     told = [error["code"] or json.loads(error["data"])["code"] for error in _told(chat)]
     return {
         "text": chat.text(),
