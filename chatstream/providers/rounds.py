@@ -23,7 +23,7 @@ from ..models import storable
 from ..tools import Caller, Tool, ToolError
 from .base import AsyncCompletion, Batch, Provider
 
-__all__ = ["answering", "brought_names", "tools_for"]
+__all__ = ["answering", "brought_names", "brought_to", "tools_for"]
 
 MAX_NAME = 64  # characters
 MAX_CALLS = 16  # in one round; further ones are told so
@@ -47,6 +47,15 @@ def tools_for(provider: Provider[Any], request: RunRequest) -> Sequence[Tool]:
     That is the older form of ``tools``: a server takes one of the two.
     """
     return () if request.params.get("functions") else provider.get_tools(request)
+
+
+def brought_to(provider: Provider[Any], request: RunRequest) -> list[Any]:
+    """Return the tools that come with a request, or else with the provider's ``params``.
+
+    They are for the client to run.
+    """
+    params = {**getattr(provider.options, "params", {}), **request.params}
+    return params.get("tools") or []
 
 
 def brought_names(tools: object) -> frozenset[str]:
@@ -106,7 +115,7 @@ class _Answer:
         self._tools = {tool.name: tool for tool in tools}
         self._caller = caller
         params = {**getattr(provider.options, "params", {}), **request.params}
-        brought = [tool for tool in params.get("tools") or [] if not self._has(tool)]
+        brought = [tool for tool in brought_to(provider, request) if not self._has(tool)]
         self._brought = brought_names(brought)
         self._choice = {"tool_choice": "auto"} if "tool_choice" in params else {}
         specs = {"tools": [*brought, *(tool.spec for tool in self._tools.values())]}

@@ -22,7 +22,7 @@ from ..models import Run
 from ..permissions import quiet
 from ..providers import get_provider
 from ..providers.base import Provider
-from ..providers.rounds import brought_names, tools_for
+from ..providers.rounds import brought_names, brought_to, tools_for
 from ..refusals import Refused, refusal_of
 from ..runs import wait
 from ..wire.base import status_of
@@ -141,10 +141,10 @@ class CompletionsView(OpenAIView, StartsRuns, FollowsRuns):
 
         Where the site runs tools of its own, the client sees no calls but those of its own.
         """
-        request = run.asked()
-        if not tools_for(get_provider(run.provider), request):
+        provider, request = get_provider(run.provider), run.asked()
+        if not tools_for(provider, request):
             return None
-        return brought_names(request.params.get("tools"))
+        return brought_names(brought_to(provider, request))
 
     def _whole(self, run: Run, model: str) -> Response:
         """Wait for the answer; its failure is an HTTP error, for nothing was sent yet."""

@@ -169,6 +169,15 @@ def test_a_client_may_not_bring_a_tool_by_a_name_of_the_sites(client: openai.Ope
         )
 
 
+def test_a_tool_of_the_providers_params_is_the_clients_to_run_too(running: Any) -> None:
+    service = running("uvicorn", tools=NAMES, options={**UNHURRIED, "params": {"tools": [DOOR]}})
+    add_key(service.server)
+    with openai.OpenAI(base_url=base_url(service), api_key=KEY) as client:
+        choice = ask(client, calling([("open_door", {})]))
+    assert choice.finish_reason == "tool_calls"
+    assert [call.function.name for call in choice.message.tool_calls] == ["open_door"]
+
+
 # The others ---------------------------------------------------------------------------------------
 
 
