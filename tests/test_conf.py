@@ -181,7 +181,7 @@ class Options:
     models: list[str] = field(default_factory=list)
     tags: tuple[str, ...] = ()
     api_key: str | None = None
-    transport: Literal["auto", "httpx", "aiohttp"] = "auto"
+    transport: Literal["auto", "httpx", "httptools"] = "auto"
     timeout: float = field(default=3.0, metadata={"above": 0})
     retries: int = field(default=0, metadata={"least": 0})
     params: dict[str, Any] = field(default_factory=dict)
@@ -208,13 +208,13 @@ def test_options_become_the_dataclass_with_its_own_types():
         ({"api_key": 1}, 'OPTIONS["api_key"] must be a str or None, not 1.'),
         ({"retries": -1}, 'OPTIONS["retries"] must be at least 0, not -1.'),
         (
-            {"transport": "aiohtp"},
-            "OPTIONS[\"transport\"] must be 'auto' or 'httpx' or 'aiohttp', "
-            "not 'aiohtp' (did you mean 'aiohttp'?).",
+            {"transport": "httptoolz"},
+            "OPTIONS[\"transport\"] must be 'auto' or 'httpx' or 'httptools', "
+            "not 'httptoolz' (did you mean 'httptools'?).",
         ),
         (
             {"transport": KEY},
-            "OPTIONS[\"transport\"] must be 'auto' or 'httpx' or 'aiohttp', not a str.",
+            "OPTIONS[\"transport\"] must be 'auto' or 'httpx' or 'httptools', not a str.",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_the_core_is_pure(name):
 
 
 def test_the_settings_know_no_backend():
-    assert not {"openai", "httpx2", "aiohttp"} & set(imports_of("conf"))
+    assert not {"openai", "httpx2", "httptools"} & set(imports_of("conf"))
     assert own_imports_of("conf") == set()
 
 

@@ -144,7 +144,7 @@ from django.test import AsyncClient, Client
 from django.urls import path
 from openai import AsyncOpenAI, OpenAI
 
-for absent in ("aiohttp", "msgspec", "uvloop", "uvicorn", "pytest"):
+for absent in ("httptools", "msgspec", "uvloop", "uvicorn", "pytest"):
     try:
         __import__(absent)
     except ImportError:

@@ -36,6 +36,7 @@ __all__ = [
     "PeerClosed",
     "Request",
     "Upstream",
+    "certificate",
     "closed_port",
     "full_backlog",
     "self_signed",
@@ -380,7 +381,7 @@ def self_signed() -> Iterator[str]:
     """An https base_url whose certificate nobody trusts."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(_certificate(Path(folder)))
+        context.load_cert_chain(certificate(Path(folder)))
         threading.Thread(target=_shake_hands, args=(server, context), daemon=True).start()
         try:
             yield f"https://127.0.0.1:{server.getsockname()[1]}/v1"
@@ -400,7 +401,7 @@ def _shake_hands(server: socket.socket, context: ssl.SSLContext) -> None:
             tls.recv(65536)
 
 
-def _certificate(folder: Path) -> Path:
+def certificate(folder: Path) -> Path:
     """Write a fresh key and certificate for 127.0.0.1 and return the PEM file."""
     import datetime
     import ipaddress

@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 import httpx2
 import openai
 from django.core.checks import CheckMessage, Warning
+from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import DEFAULT_MODEL
 from ..core.outcomes import RunError
@@ -63,7 +64,7 @@ class OpenAIOptions:
     max_event_bytes: int = field(default=16 * 1024 * 1024, metadata={"above": 0})
     azure_api_version: str | None = None
     headers: dict[str, str] = field(default_factory=dict, repr=False)
-    transport: Literal["auto", "httpx", "aiohttp"] = "auto"
+    transport: Literal["auto", "httpx", "httptools"] = "auto"
     trust_env: bool = False  # proxies from the environment
 
 
@@ -74,6 +75,7 @@ class OpenAIProvider(Provider[OpenAIOptions]):
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
+        self._refuse_misfits()
         self.deadlines = Deadlines(
             self.options.first_token_timeout, self.options.token_timeout, self.options.run_timeout
         )
@@ -98,6 +100,20 @@ class OpenAIProvider(Provider[OpenAIOptions]):
             self._release(reader)
         else:
             await reader.discard()
+
+    def _refuse_misfits(self) -> None:
+        if self.options.transport != "httptools":
+            return
+        where = f'CHATSTREAM["PROVIDERS"]["{self.alias}"]["OPTIONS"]["transport"] is "httptools", '
+        if self.options.trust_env:
+            raise ImproperlyConfigured(
+                f'{where}which knows no proxies. With trust_env, say "auto" or "httpx".'
+            )
+        if not _has_httptools():
+            raise ImproperlyConfigured(
+                f'{where}which is not installed: pip install "django-chatstream[fast]", or say '
+                '"auto".'
+            )
 
     async def aclose(self) -> None:
         """Close this loop's connections; a later request opens new ones."""
@@ -196,21 +212,25 @@ class OpenAIProvider(Provider[OpenAIOptions]):
     def _transport(self, is_pooled: bool) -> httpx2.AsyncBaseTransport | None:
         options = self.options
         wants = options.transport
-        if wants == "aiohttp" or (wants == "auto" and importlib.util.find_spec("aiohttp")):
-            from .transport import AiohttpTransport
+        if wants == "auto":
+            # Proxies are httpx's affair.
+            wants = "httptools" if _has_httptools() and not options.trust_env else "httpx"
+        if wants == "httpx":
+            return None  # httpx's own: given one, it would not look for the environment's proxies
+        from .transport import HttptoolsTransport
 
-            return AiohttpTransport(
-                connect_timeout=options.connect_timeout,
-                trust_env=options.trust_env,
-                is_pooled=is_pooled,
-            )
-        return None  # httpx's own: given one, it would not look for the environment's proxies
+        return HttptoolsTransport(connect_timeout=options.connect_timeout, is_pooled=is_pooled)
 
     def _release(self, reader: ResponseReader) -> None:
         """Let the connection go, without keeping the reader waiting."""
         task = asyncio.get_running_loop().create_task(reader.drain())
         self._drains.add(task)
         task.add_done_callback(self._drains.discard)
+
+
+def _has_httptools() -> bool:
+    """Whether the extra ``fast`` is installed."""
+    return all(map(importlib.util.find_spec, ("httptools", "aiohappyeyeballs")))
 
 
 class _ConnectionLost(RunError):

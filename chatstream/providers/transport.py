@@ -1,269 +1,418 @@
-"""HTTP under the openai package by aiohttp: a quarter of httpx's CPU for each read of a stream.
+"""HTTP/1.1 under the openai package, made for streams: httptools parses, asyncio brings the bytes.
 
-The package ships such a transport too. This one differs where our promises need it: it reads what
-has arrived instead of up to 16 KiB, names each failure (the shipped one calls a server that hung up
-a connect time-out), keeps no cookies, never uses a connection again on which something stray came,
-and can close one that did not end well (the response's extension ``body``). See
-docs/dependencies.md.
+It keeps our promises by its shape: a read is what has arrived, whatever broke is named, text that
+came before it still counts, and a connection is used again only after a whole answer behind which
+nothing lay. Proxies are httpx's affair. docs/dependencies.md says what it saves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, Self, cast
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from typing import Literal, NamedTuple, cast
 
-import aiohttp
+import aiohappyeyeballs
+import httptools
 import httpx2
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
-__all__ = ["AiohttpTransport"]
+__all__ = ["HttptoolsTransport"]
 
-_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _KEEP_ALIVE = 60.0  # seconds: a chat pauses between two questions
-_READ_BUFFER = 64 * 1024
-_CAN_CHECK_POOL = hasattr(aiohttp.TCPConnector, "_get")
-_CAN_TAKE = hasattr(ResponseHandler, "_reading_paused") and all(
-    hasattr(aiohttp.StreamReader, name)
-    for name in ("_buffer", "_size", "_eof", "_exception", "_http_chunk_splits", "_waiter")
-)
+_ADDRESSES_LAST = 10.0  # seconds that a name's addresses are believed
+_NEXT_ADDRESS = 0.25  # seconds until the next address of a host is tried too (RFC 8305)
+_MAX_HEAD = 64 * 1024  # bytes of a response's status line and headers
+_BUFFER = 64 * 1024  # bytes that wait for a slow reader; then the socket is read no further
 
 
-class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """An httpx transport over one aiohttp session, made on first use in the running loop.
+class Origin(NamedTuple):
+    """Where a connection leads: ``host`` is ASCII, an IPv6 address without brackets."""
 
-    ``connect_timeout`` is in seconds. There is no read time-out: the provider counts tokens.
-    ``is_pooled`` False closes every connection after its one answer.
+    scheme: str
+    host: str
+    port: int
+
+
+class HttptoolsTransport(httpx2.AsyncBaseTransport):
+    """An httpx transport for one event loop.
+
+    ``connect_timeout`` is in seconds, and counts for name, TCP and TLS together. There is no read
+    time-out: the provider counts tokens. ``is_pooled`` False closes each connection after its
+    answer. A response's extension ``body`` is its ``reading.Body``.
     """
 
-    def __init__(
-        self, *, connect_timeout: float, trust_env: bool = False, is_pooled: bool = True
-    ) -> None:
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout, ceil_threshold=60
-        )
-        self._trust_env = trust_env
-        self._is_pooled = is_pooled and _CAN_CHECK_POOL
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, *, connect_timeout: float, is_pooled: bool = True) -> None:
+        self._connect_timeout = connect_timeout
+        self._is_pooled = is_pooled
+        self._tls: ssl.SSLContext | None = None
+        self._addresses: dict[Origin, tuple[float, list[tuple[object, ...]]]] = {}
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._connections: set[Connection] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self._session is None:
-            self._session = self._make_session()
-        with _as_httpx_errors(request):
-            response = await self._session.request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                headers=[(_text(key), _text(value)) for key, value in request.headers.raw],
-                data=await request.aread() or None,
-                allow_redirects=False,
-                skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-            )
-        body = _body_of(cast(_Response, response))
-        headers = list(response.raw_headers)
-        cast(_Response, response).forget_headers()
+        origin = _origin_of(request.url)
+        head = _head_of(request)
+        content = await request.aread()
+        connection = self._take(origin) or await self._connect(origin, request)
+        exchange = Exchange(connection)
+        try:
+            connection.write(head + content)
+            await exchange.head()
+        except httpx2.RequestError as exc:
+            exc.request = request
+            connection.abort()
+            raise
+        except BaseException:
+            connection.abort()
+            raise
+        headers, exchange.headers = exchange.headers, []
         return httpx2.Response(
-            response.status,
+            exchange.status,
             headers=headers,
-            stream=_Stream(body),
+            stream=_Stream(exchange),
             request=request,
-            extensions={"http_version": b"HTTP/1.1", "body": body},
+            extensions={"http_version": b"HTTP/1.1", "body": exchange},
         )
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for connection in list(self._connections):
+            connection.abort()
 
-    def _make_session(self) -> aiohttp.ClientSession:
-        # limit=0: no cap of our own, so that an answer never waits for another one to end.
-        connector = (
-            _CleanConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
-            if self._is_pooled
-            else aiohttp.TCPConnector(limit=0, force_close=True)
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=self._timeout,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._trust_env,
-            read_bufsize=_READ_BUFFER,
-            response_class=_Response,
-        )
+    # The pool -------------------------------------------------------------------------------------
 
+    def put(self, connection: Connection) -> None:
+        """Keep a connection for the next answer; it is clean and waits for a request."""
+        if self._is_pooled:
+            self._idle.setdefault(connection.origin, []).append(connection)
+            connection.rest(_KEEP_ALIVE)
+        else:
+            connection.abort()
 
-@lru_cache(256)
-def _text(header: bytes) -> str:
-    """Decode a header's name or value; the same few on every request are kept once."""
-    return header.decode()
+    def forget(self, connection: Connection) -> None:
+        """The connection is closed."""
+        self._connections.discard(connection)
+        idle = self._idle.get(connection.origin, [])
+        if connection in idle:
+            idle.remove(connection)
 
-
-class _CleanConnector(aiohttp.TCPConnector):
-    """Hands out no pooled connection on which something came that nobody asked for.
-
-    aiohttp would take it for the next answer: a stray response after an answer makes every later
-    chat on that connection show the one before.
-    """
-
-    async def _get(self, key: Any, traces: Any) -> Any:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
+    def _take(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()  # the one used last: the least likely to be closed by now
+            if connection.wake():
                 return connection
-            connection.close()
         return None
 
+    # Connecting -----------------------------------------------------------------------------------
 
-class _Response(aiohttp.ClientResponse):
-    """Remembers its connection, which aiohttp pools as soon as the body's last byte is here."""
+    async def _connect(self, origin: Origin, request: httpx2.Request) -> Connection:
+        # The errors' own words stay here: those of TLS quote what the server sent.
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await self._open(origin)
+        except TimeoutError as exc:
+            raise httpx2.ConnectTimeout(type(exc).__name__, request=request) from None
+        except (OSError, ValueError) as exc:  # ssl.CertificateError is a ValueError, too
+            raise httpx2.ConnectError(type(exc).__name__, request=request) from None
+        self._connections.add(connection)
+        return connection
 
-    protocol: ResponseHandler | None = None
+    async def _open(self, origin: Origin) -> Connection:
+        loop = asyncio.get_running_loop()
+        sock = await aiohappyeyeballs.start_connection(
+            await self._resolve(origin),  # type: ignore[arg-type]
+            happy_eyeballs_delay=_NEXT_ADDRESS,
+            loop=loop,
+        )
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            is_tls = origin.scheme == "https"
+            _, connection = await loop.create_connection(
+                lambda: Connection(self, origin),
+                sock=sock,
+                ssl=self._tls_context() if is_tls else None,
+                server_hostname=origin.host if is_tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
 
-    async def start(self, connection: Connection) -> Self:
-        self.protocol = connection.protocol
-        if self.protocol is not None:
-            self.protocol.answering = weakref.ref(self)  # type: ignore[attr-defined]
-        await super().start(connection)
-        return self
+    async def _resolve(self, origin: Origin) -> list[tuple[object, ...]]:
+        """Return the addresses of a host; asked anew only every ``_ADDRESSES_LAST`` seconds."""
+        loop = asyncio.get_running_loop()
+        known = self._addresses.get(origin)
+        if known is None or known[0] < loop.time():
+            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            known = self._addresses[origin] = (loop.time() + _ADDRESSES_LAST, list(found))
+        return known[1]
 
-    def forget_headers(self) -> None:
-        """Let go of both sides' headers: three of the forty kilobytes of an open stream."""
-        self._headers = _NO_HEADERS
-        self._cache = {}  # ``headers`` keeps them here, too
-        self._raw_headers = ()
-        self._request_info = self._request_info._replace(headers=_NO_HEADERS)
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = httpx2.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
 
 
-class AiohttpBody:
-    """The unread body of a response (``reading.Body``)."""
+class Connection(asyncio.Protocol):
+    """One socket, which carries one exchange at a time."""
 
-    __slots__ = ("_closed", "_content", "_error", "_protocol", "_response")
+    __slots__ = ("_exchange", "_expiry", "_is_open", "_pool", "_transport", "origin")
 
-    def __init__(self, response: _Response) -> None:
-        self._response = response
-        self._content = response.content
-        self._error: Exception | None = None
-        self._protocol = response.protocol
-        self._closed = self._protocol.closed if self._protocol is not None else None
-        if self._closed is not None:
-            self._closed.add_done_callback(self._wake)
+    def __init__(self, pool: HttptoolsTransport, origin: Origin) -> None:
+        self.origin = origin
+        self._pool = pool
+        self._exchange: Exchange | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._is_open = True
+
+    # What the event loop calls --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by type
+
+    def data_received(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.receive(data)
+        else:  # nobody asked: it would be taken for the next answer
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_open = False
+        self._pool.forget(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lose()
+
+    # What an exchange calls -----------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange) -> None:
+        if self._is_open:
+            self._exchange = exchange
+        else:
+            exchange.lose()
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def end(self, *, is_clean: bool) -> None:
+        """The exchange is over: back to the pool, or closed."""
+        self._exchange = None
+        # A refusal may come before the request is sent whole: the rest would go before the next.
+        if is_clean and self._is_usable() and not self._transport.get_write_buffer_size():
+            self._pool.put(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the socket, and wait for nothing."""
+        self._cancel_expiry()
+        self._transport.abort()
+
+    # What the pool calls --------------------------------------------------------------------------
+
+    def rest(self, seconds: float) -> None:
+        """Be closed after so many seconds in which nobody asks."""
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def wake(self) -> bool:
+        """Return whether it can be used."""
+        self._cancel_expiry()
+        return self._is_usable()
+
+    def _is_usable(self) -> bool:
+        return self._is_open and not self._transport.is_closing()
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+
+class Exchange:
+    """One response on its way: first its head, then its body (``reading.Body``)."""
+
+    __slots__ = (
+        "_connection",
+        "_error",
+        "_is_clean",
+        "_is_framed",
+        "_is_paused",
+        "_loop",
+        "_parser",
+        "_pieces",
+        "_seen",
+        "_size",
+        "_stage",
+        "_waiter",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._connection: Connection | None = connection
+        self._loop = asyncio.get_running_loop()
+        self._stage: Literal["head", "body", "end"] = "head"
+        self._is_framed = False  # whether length or chunks tell the body's end
+        self._is_clean = False  # whether the connection can carry another answer
+        self._seen = 0  # bytes of the head
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._is_paused = False
+        self._error: httpx2.TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        # What servers were seen to send, and other clients take.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        connection.begin(self)
+
+    async def head(self) -> None:
+        """Wait for ``status`` and ``headers``."""
+        while self._stage == "head":
+            await self._news()
 
     async def read(self) -> bytes:
-        if self._error is not None:
-            raise self._error
-        try:
-            return await self._content.readany()
-        except (aiohttp.ClientError, OSError) as exc:
-            self._error = httpx2.ReadError(type(exc).__name__)
-        # aiohttp forgets what came before the error: it still counts.
-        buffered = b"".join(getattr(self._content, "_buffer", ()))
-        if not buffered:
-            raise self._error
-        return buffered
-
-    async def release(self) -> None:
-        self._let_go()
-        self._response.release()
-
-    async def discard(self) -> None:
-        self._let_go()
-        self._response.close()
-        # It may be in the pool already, and from there even have been taken for another answer.
-        protocol = self._protocol
-        if protocol is not None and protocol.answering() is self._response:  # type: ignore[attr-defined]
-            protocol.close()
-
-    def _wake(self, closed: asyncio.Future[None]) -> None:
-        """The connection is closed. After a broken chunk aiohttp would not tell its reader."""
-        _retrieve(closed)
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
-
-    def _let_go(self) -> None:
-        if self._closed is not None:
-            self._closed.remove_done_callback(self._wake)
-            self._closed.remove_done_callback(_retrieve)
-            self._closed.add_done_callback(_retrieve)
-
-
-class _QuickBody(AiohttpBody):
-    """Takes what has arrived out of aiohttp's buffer itself.
-
-    ``readany`` keeps account of the ends of HTTP chunks, and after every read resumes a parser that
-    nobody paused: as much CPU for a token as all of our decoding.
-    """
-
-    __slots__ = ()
-
-    async def read(self) -> bytes:
-        content: Any = self._content
-        try:
-            while not content._buffer and not content._eof:
-                await self._arrival()
-        except (aiohttp.ClientError, OSError) as exc:
-            raise httpx2.ReadError(type(exc).__name__) from None
-        buffer = content._buffer
-        data: bytes = buffer.popleft() if len(buffer) == 1 else b"".join(buffer)
-        buffer.clear()
-        content._size = 0
-        while content._http_chunk_splits:
-            content._http_chunk_splits.popleft()
-        if content._protocol._reading_paused:
-            content._protocol.resume_reading()
+        while not self._pieces:
+            if self._stage == "end":
+                return b""
+            await self._news()
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
+        if self._is_paused and self._connection is not None:
+            self._is_paused = False
+            self._connection.resume()
         return data
 
-    def _arrival(self) -> asyncio.Future[None]:
-        """Return what aiohttp sets when bytes arrive, or their end; raise if none can come."""
-        content: Any = self._content
-        if content._exception is not None:
-            raise content._exception
-        if not content._protocol.connected:
-            raise aiohttp.ClientConnectionError
-        content._waiter = content._loop.create_future()
-        return cast("asyncio.Future[None]", content._waiter)
+    async def release(self) -> None:
+        self._leave(is_clean=self._stage == "end" and self._is_clean)
 
+    async def discard(self) -> None:
+        self._leave(is_clean=False)
 
-def _body_of(response: _Response) -> AiohttpBody:
-    is_usual = type(response.content) is aiohttp.StreamReader  # a 204 has another one
-    return _QuickBody(response) if _CAN_TAKE and is_usual else AiohttpBody(response)
+    def _leave(self, *, is_clean: bool) -> None:
+        connection, self._connection = self._connection, None
+        self._parser = None
+        if connection is not None:
+            connection.end(is_clean=is_clean)
 
+    def _news(self) -> asyncio.Future[None]:
+        """Return what is done once something has come; raise what has broken."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
-def _retrieve(closed: asyncio.Future[None]) -> None:
-    """Look at the future's error, so that asyncio does not report that nobody did."""
-    if not closed.cancelled():
-        closed.exception()
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # What the connection calls --------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            self._break(httpx2.RemoteProtocolError(type(exc).__name__))
+        if self._stage == "head":
+            self._seen += len(data)
+            if self._seen > _MAX_HEAD:
+                self._break(httpx2.RemoteProtocolError("the head has no end"))
+        elif self._size > _BUFFER and not self._is_paused and self._connection is not None:
+            self._is_paused = True
+            self._connection.pause()
+        self._wake()
+
+    def lose(self) -> None:
+        """The connection is closed, by whomever."""
+        self._connection = self._parser = None
+        if self._stage == "body" and not self._is_framed and self._error is None:
+            self._stage = "end"
+        self._break(httpx2.ReadError("the connection was closed"))
+        self._wake()
+
+    def _break(self, error: httpx2.TransportError) -> None:
+        self._is_clean = False
+        if self._stage != "end" and self._error is None:
+            self._error = error
+
+    # What the parser calls ------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._stage == "end":  # a response that nobody asked for
+            self._is_clean = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage == "head":  # else a trailer
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._stage != "head" or self._parser is None:
+            return
+        self.status = self._parser.get_status_code()
+        if self.status >= 200:
+            self._is_framed = any(map(_is_framing, self.headers))
+            self._stage = "body"
+
+    def on_body(self, piece: bytes) -> None:
+        if self._stage == "body":
+            self._pieces.append(piece)
+            self._size += len(piece)
+
+    def on_message_complete(self) -> None:
+        if self._stage == "head":  # an interim response, such as 103: the real one follows
+            self.headers = []
+        elif self._stage == "body" and self._parser is not None:
+            self._is_clean = self._parser.should_keep_alive()
+            self._stage = "end"
 
 
 class _Stream(httpx2.AsyncByteStream):
-    """The same for those who read the response as httpx's."""
+    """The body for those who read the response as httpx's."""
 
-    def __init__(self, body: AiohttpBody) -> None:
-        self._body = body
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self._body.read():
+        while data := await self._exchange.read():
             yield data
 
     async def aclose(self) -> None:
-        await self._body.release()
+        await self._exchange.release()
 
 
-@contextmanager
-def _as_httpx_errors(request: httpx2.Request) -> Iterator[None]:
-    """Raise aiohttp's failures as httpx's, without their words: those may repeat a header."""
-    try:
-        yield
-    except (aiohttp.ServerTimeoutError, TimeoutError) as exc:
-        raise httpx2.ConnectTimeout(type(exc).__name__, request=request) from None
-    except aiohttp.ClientConnectorError as exc:
-        raise httpx2.ConnectError(type(exc).__name__, request=request) from None
-    except aiohttp.ServerDisconnectedError as exc:
-        raise httpx2.ReadError(type(exc).__name__, request=request) from None
-    except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as exc:
-        raise httpx2.RemoteProtocolError(type(exc).__name__, request=request) from None
-    except (aiohttp.ClientError, OSError) as exc:
-        raise httpx2.ReadError(type(exc).__name__, request=request) from None
+def _is_framing(header: tuple[bytes, bytes]) -> bool:
+    name, value = header[0].lower(), header[1].lower()
+    is_chunked = name == b"transfer-encoding" and value.endswith(b"chunked")
+    return is_chunked or name == b"content-length"
+
+
+def _origin_of(url: httpx2.URL) -> Origin:
+    if url.scheme not in ("http", "https") or not url.host:
+        raise httpx2.UnsupportedProtocol(f"base_url is no http or https URL: {url.scheme!r}")
+    host = url.raw_host.decode("ascii").removeprefix("[").removesuffix("]")
+    return Origin(url.scheme, host, url.port or (443 if url.scheme == "https" else 80))
+
+
+def _head_of(request: httpx2.Request) -> bytes:
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%s: %s" % header for header in request.headers.raw]
+    if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
+        raise httpx2.LocalProtocolError("a header holds a line break")
+    return b"\r\n".join([*lines, b"", b""])

@@ -29,7 +29,7 @@ from tests.servers import CANARY_KEY, HEARTBEAT
 
 DRIVERS = [
     pytest.param(("uvicorn", "httpx"), marks=pytest.mark.slow),
-    ("uvicorn", "aiohttp"),
+    ("uvicorn", "httptools"),
     ("gunicorn-gthread", "auto"),
 ]
 

@@ -306,7 +306,7 @@ def test_a_bare_iterable_streams_and_its_silence_is_filled(service: Service, bas
 def test_a_proxy_of_the_environment_is_not_used(running: Callable[..., Service]) -> None:
     nowhere = "http://127.0.0.1:9"
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), nowhere)
-    for transport in ("httpx", "aiohttp"):
+    for transport in ("httpx", "httptools"):
         service = running("uvicorn", transport, environ=proxies)
         assert service.ask(own("ok")).ending == "done"
 

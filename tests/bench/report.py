@@ -25,7 +25,7 @@ Figures = dict[str, float]
 OURS = "chatstream"
 RUNS = "chatstream-runs"
 DOCS = ROOT / "docs"
-_VERSIONS = ("django", "djangorestframework", "openai", "httpx2", "aiohttp", "msgspec", "uvicorn",
+_VERSIONS = ("django", "djangorestframework", "openai", "httpx2", "msgspec", "uvicorn",
              "uvloop", "httptools", "gunicorn")  # fmt: skip
 _PEER_VERSIONS = ("fastapi", "starlette", "pydantic", "sse-starlette", "openai", "httpx2",
                   "uvicorn", "uvloop", "httptools")  # fmt: skip
@@ -390,7 +390,7 @@ CPU from the call until the request has left, in one process: the provider again
 - All servers relay the same text; `python -m tests.bench.run --quick` checks that it arrives
   byte for byte.
 - Every Python server runs with `MALLOC_ARENA_MAX=2`, as [deploy.md](deploy.md) advises.
-- "Extra `fast`": msgspec, the aiohttp transport under the openai package, and uvloop.
+- "Extra `fast`": msgspec, the httptools transport under the openai package, and uvloop.
 
 | | |
 |---|---|

@@ -61,7 +61,7 @@ settings.configure(
                     "api_key": "bench",
                     "model": "bench",
                     "models": ["*"],
-                    "transport": "httpx" if PLAIN else "aiohttp",
+                    "transport": "httpx" if PLAIN else "httptools",
                     # An upstream that holds its streams open is silent for longer than the default.
                     "token_timeout": 300,
                 },
@@ -78,21 +78,21 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.http import HttpRequest, StreamingHttpResponse  # noqa: E402
 from django.urls import include, path  # noqa: E402
 from django.views.decorators.csrf import csrf_exempt  # noqa: E402
-from httpx2 import Limits  # noqa: E402
-from openai import AsyncOpenAI, DefaultAioHttpClient  # noqa: E402
+from httpx2 import AsyncClient  # noqa: E402
+from openai import AsyncOpenAI  # noqa: E402
 
 from chatstream.providers.sources import ProviderSource  # noqa: E402
+from chatstream.providers.transport import HttptoolsTransport  # noqa: E402
 from chatstream.responses import EventStreamResponse  # noqa: E402
 from chatstream.views import StartsRuns  # noqa: E402
 
 call_command("migrate", verbosity=0, skip_checks=True)
 
-# What someone who installed the extra `fast` and read our README would write.
-# The limit is the package's own, 1,000, but for the 2,000 streams that we hold open.
+# What someone who installed the extra `fast` and read docs/dependencies.md would write.
 client = AsyncOpenAI(
     base_url=UPSTREAM,
     api_key="bench",
-    http_client=DefaultAioHttpClient(limits=Limits(max_connections=10_000, keepalive_expiry=60)),
+    http_client=AsyncClient(transport=HttptoolsTransport(connect_timeout=3)),
 )
 # The naive peer's: the package's defaults.
 default_client = AsyncOpenAI(base_url=UPSTREAM, api_key="bench")

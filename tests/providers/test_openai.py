@@ -1,7 +1,6 @@
 """The OpenAI provider against a real server, over both transports."""
 
 import asyncio
-import importlib.util
 import logging
 import re
 
@@ -32,10 +31,8 @@ def upstream():
         yield running
 
 
-@pytest.fixture(params=["httpx", "aiohttp"])
+@pytest.fixture(params=["httpx", "httptools"])
 def transport(request):
-    if request.param == "aiohttp" and importlib.util.find_spec("aiohttp") is None:
-        pytest.skip("the extra 'fast' is not installed")
     return request.param
 
 
@@ -207,7 +204,6 @@ async def test_a_connection_is_not_used_again_after_a_bad_end(make, upstream, be
     assert not any(connection.reused_when_dead for connection in upstream.connections)
 
 
-@pytest.mark.parametrize("transport", ["httpx"])  # aiohttp has pooled it: the body was whole
 async def test_a_response_in_a_coding_that_cannot_be_read_is_closed(make, upstream, transport):
     assert await ended(make(), "brotli") == "upstream_malformed"
     assert await asyncio.to_thread(upstream.wait_closed, 2, "brotli")
@@ -310,24 +306,6 @@ async def test_text_before_a_fault_is_delivered(make):
     assert (text_of(taken), ending(taken)) == (PARTIAL, "upstream_incomplete")
 
 
-@pytest.mark.parametrize("transport", ["aiohttp"], indirect=True)
-@pytest.mark.parametrize(
-    ("behaviour", "code", "text"),
-    [
-        ("ok", "done", TEXT),
-        ("rst_mid_stream", "upstream_incomplete", PARTIAL),
-        ("end_no_finish_eof", "upstream_incomplete", PARTIAL),
-        ("ok_finish_then_rst", "done", TEXT),
-    ],
-)
-async def test_an_aiohttp_that_hides_its_buffer_is_read_all_the_same(
-    make, monkeypatch, behaviour, code, text
-):
-    monkeypatch.setattr("chatstream.providers.transport._CAN_TAKE", False)
-    taken = await pull(make(), asking(behaviour))
-    assert (text_of(taken), ending(taken)) == (text, code)
-
-
 async def test_an_event_over_the_cap_is_too_long(make):
     assert await ended(make(max_event_bytes=100_000), "ok_huge_chunk") == "too_long"
 
@@ -420,13 +398,27 @@ async def test_the_key_is_in_no_exception(make):
 PROXIES = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
 
 
-async def test_proxies_of_the_environment_are_not_used_unless_asked_for(make, monkeypatch):
+async def test_proxies_of_the_environment_are_not_used(make, monkeypatch):
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in PROXIES:
         monkeypatch.setenv(name, closed_port().removesuffix("/v1"))
     assert await ended(make(), "ok") == "done"
+
+
+@pytest.mark.parametrize("transport", ["httpx", "auto"], indirect=True)
+async def test_proxies_of_the_environment_are_used_if_asked_for(make, monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in PROXIES:
+        monkeypatch.setenv(name, closed_port().removesuffix("/v1"))
     assert await ended(make(trust_env=True), "ok") == "upstream_unreachable"
+
+
+def test_a_transport_that_knows_no_proxies_is_refused_with_them():
+    options = {"api_key": KEY, "transport": "httptools", "trust_env": True}
+    with pytest.raises(ImproperlyConfigured, match=r"knows no proxies\. With trust_env, say"):
+        OpenAIProvider("mine", options)
 
 
 async def test_the_environment_does_not_choose_the_server(make, monkeypatch):
