@@ -47,7 +47,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         self._is_pooled = is_pooled
         self._tls: ssl.SSLContext | None = None
         self._addresses: dict[Origin, tuple[float, list[tuple[object, ...]]]] = {}
-        self._idle: dict[Origin, list[Connection]] = {}
+        self._idle: dict[Origin, dict[Connection, None]] = {}  # the one used last is last
         self._connections: set[Connection] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -84,22 +84,24 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
     def put(self, connection: Connection) -> None:
         """Keep a connection for the next answer; it is clean and waits for a request."""
         if self._is_pooled:
-            self._idle.setdefault(connection.origin, []).append(connection)
+            self._idle.setdefault(connection.origin, {})[connection] = None
             connection.rest(_KEEP_ALIVE)
         else:
             connection.abort()
 
+    def remember(self, connection: Connection) -> None:
+        """The connection is open."""
+        self._connections.add(connection)
+
     def forget(self, connection: Connection) -> None:
         """The connection is closed."""
         self._connections.discard(connection)
-        idle = self._idle.get(connection.origin, [])
-        if connection in idle:
-            idle.remove(connection)
+        self._idle.get(connection.origin, {}).pop(connection, None)
 
     def _take(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
         while idle:
-            connection = idle.pop()  # the one used last: the least likely to be closed by now
+            connection, _ = idle.popitem()  # the least likely to be closed by now
             if connection.wake():
                 return connection
         return None
@@ -110,13 +112,11 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         # The errors' own words stay here: those of TLS quote what the server sent.
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._open(origin)
+                return await self._open(origin)
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout(type(exc).__name__, request=request) from None
         except (OSError, ValueError) as exc:  # ssl.CertificateError is a ValueError, too
             raise httpx2.ConnectError(type(exc).__name__, request=request) from None
-        self._connections.add(connection)
-        return connection
 
     async def _open(self, origin: Origin) -> Connection:
         loop = asyncio.get_running_loop()
@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by type
+        self._pool.remember(self)
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None:
