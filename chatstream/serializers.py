@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.fields import empty
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from .conf import settings
 from .conversations import tip
 from .models import Conversation, Message
 
-__all__ = ["AskSerializer", "ConversationSerializer", "MessageSerializer", "TextField"]
+__all__ = ["AskSerializer", "ConversationSerializer", "MessagesField", "TextField"]
 
 
 class TextField(serializers.CharField):
@@ -26,6 +29,10 @@ class TextField(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
+        self.validators = [
+            _ProhibitSurrogates() if isinstance(v, ProhibitSurrogateCharactersValidator) else v
+            for v in self.validators
+        ]
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -35,14 +42,70 @@ class TextField(serializers.CharField):
         return str(super().to_internal_value(data))
 
 
-class MessageSerializer(serializers.Serializer[dict[str, str]]):
-    """One message. ``system`` is the server's to say: a client could undo the site's own."""
+class _ProhibitSurrogates(ProhibitSurrogateCharactersValidator):
+    """DRF's own looks at each character in Python: 10 µs for a message of 250."""
 
-    role = serializers.ChoiceField(
+    def __call__(self, value: str) -> None:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            super().__call__(value)
+
+
+# What is taken of a message. Shared by all requests: validating changes nothing in a field.
+_MESSAGE: dict[str, serializers.Field[Any, Any, Any, Any]] = {
+    # ``system`` is the server's to say: a client could undo the site's own.
+    "role": serializers.ChoiceField(
         choices=["user", "assistant"],
         error_messages={"invalid_choice": "Expected user or assistant."},
-    )
-    content = TextField()
+    ),
+    "content": TextField(),
+}
+
+
+class MessagesField(serializers.Field[list[dict[str, str]], Any, Any, Any]):
+    """The messages so far; of each, its role and content.
+
+    It says what a nested serializer with ``many=True`` says, for a fifth of the CPU: DRF would copy
+    that with its fields for each request, and take 20 µs for each message.
+    """
+
+    default_error_messages = {  # noqa: RUF012  DRF's own shape
+        **serializers.ListSerializer.default_error_messages,  # "not_a_list", "empty"
+        **serializers.Serializer.default_error_messages,  # "invalid"
+    }
+
+    def to_internal_value(self, data: Any) -> list[dict[str, str]]:
+        if not isinstance(data, list):
+            self.fail("not_a_list", input_type=type(data).__name__)
+        if not data:
+            self.fail("empty")
+        messages: list[dict[str, str]] = []
+        errors: dict[Any, Any] = {}
+        for number, item in enumerate(data):
+            try:
+                messages.append(self._message(item))
+            except serializers.ValidationError as exc:
+                errors[number] = exc.detail
+        if errors:
+            raise serializers.ValidationError(errors)
+        return messages
+
+    def _message(self, item: Any) -> dict[str, str]:
+        if item is None:
+            self.fail("null")
+        if not isinstance(item, Mapping):
+            self.fail("invalid", datatype=type(item).__name__)
+        message: dict[str, str] = {}
+        errors: dict[str, Any] = {}
+        for name, field in _MESSAGE.items():
+            try:
+                message[name] = field.run_validation(item.get(name, empty))
+            except serializers.ValidationError as exc:
+                errors[name] = exc.detail
+        if errors:
+            raise serializers.ValidationError(errors)
+        return message
 
 
 class AskSerializer(serializers.Serializer[dict[str, Any]]):
@@ -53,7 +116,7 @@ class AskSerializer(serializers.Serializer[dict[str, Any]]):
     """
 
     prompt = TextField(required=False)
-    messages = MessageSerializer(many=True, required=False, allow_empty=False)
+    messages = MessagesField(required=False)
     conversation = TextField(required=False)
     action = serializers.ChoiceField(
         choices=["regenerate", "edit", "continue"],
