@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from asgiref.sync import SyncToAsync
 from django.apps import apps
-from django.db import connections
+from django.db import Error, connections
 from django.http import HttpRequest, StreamingHttpResponse
 
 from .core.frames import Frame, Kind
@@ -192,7 +192,10 @@ def close_connections() -> None:
     """
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
-            connection.close()
+            try:
+                connection.close()
+            except Error:  # a broken connection is no reason to break the stream
+                logger.exception("the database connection '%s' did not close", connection.alias)
 
 
 class _ClosersThread(ThreadPoolExecutor):
@@ -219,8 +222,10 @@ async def release_thread() -> Callable[[], object]:
     executors = SyncToAsync.context_to_thread_executor
     if context in executors:
         thread = executors[context]
-        await asyncio.get_running_loop().run_in_executor(thread, close_connections)
-        thread.shutdown(wait=False)
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, close_connections)
+        finally:
+            thread.shutdown(wait=False)
     executors[context] = apps.get_app_config("chatstream").closers_thread  # type: ignore[attr-defined]
     return partial(executors.pop, context, None)
 

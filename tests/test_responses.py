@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import threading
 import time
 from io import BytesIO
@@ -787,6 +788,27 @@ def test_a_wsgi_stream_holds_no_connection(serve, database):
 
     serve(view)
     assert joined(from_wsgi()[2]) == "free"
+
+
+class Broken:
+    """A driver's connection that cannot even be closed."""
+
+    def close(self):
+        raise sqlite3.OperationalError("it is gone")
+
+
+@pytest.mark.parametrize("ask", [from_wsgi, from_asgi])
+def test_a_connection_that_does_not_close_breaks_no_stream(serve, database, caplog, ask):
+    def view(request):
+        connection = use(database)
+        connection.connection.close()
+        connection.connection = Broken()
+        return EventStreamResponse([chunk("Hi"), chunk(finish="stop")])
+
+    serve(view)
+    status, _, body = ask()
+    assert (status, joined(body)) == ("200", "Hi")
+    assert f"the database connection '{database}' did not close" in caplog.text
 
 
 def test_an_asgi_stream_holds_no_connection_and_no_thread(serve, database):
