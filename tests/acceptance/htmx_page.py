@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import BrowserContext, Frame, Locator, Page, Route, expect
 
+import chatstream
 from tests.acceptance.rows import Service
 from tests.node import package_file
 
 __all__ = ["HtmxChat", "prepare"]
 
+STYLES = Path(chatstream.__file__).parent / "static/chatstream/chatstream-htmx.css"
 TOKENS = "span:not(.chatstream-error, .chatstream-note)"
 RECORDER = """
 window.happened = [];
@@ -34,8 +37,9 @@ window.endings = () => happened.filter(
 
 
 def prepare(context: BrowserContext) -> None:
-    """Let pages of the context load htmx, and keep what happens on them."""
+    """Let pages of the context load htmx and our stylesheet, and keep what happens on them."""
     context.route("**/clients/**", _serve_client)
+    context.route(f"**/{STYLES.name}", lambda route: route.fulfill(path=STYLES))
     context.add_init_script(RECORDER)
 
 

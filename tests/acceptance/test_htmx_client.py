@@ -122,6 +122,19 @@ def test_a_page_that_is_loaded_again_goes_on_with_the_answer(chat: HtmxChat) -> 
     assert chat.text() == "".join(f"{number} " for number in range(40))
 
 
+def test_a_press_of_stop_counts_although_text_moves_the_button(chat: HtmxChat) -> None:
+    """A hand holds a button down for a tenth of a second, and a line of text may come in it."""
+    chat.ask("hang_after_headers@htmxpress")  # no text but ours: the button rests until then
+    box = chat.stop.bounding_box()
+    assert box
+    mouse = chat.stop.page.mouse
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    mouse.down()
+    chat.turns.evaluate("log => log.append('A line.\\n'.repeat(9))")
+    mouse.up()
+    chat.expect_ended()
+
+
 def test_without_javascript_the_page_comes_back_with_the_answer(
     browser: Browser, running: Any
 ) -> None:
