@@ -336,7 +336,8 @@ them. This is what an answer from a fast or cached model costs, and how much roo
 
 ## Relaying at the pace of a model
 
-200 streams at 50 tokens a second each: 10,000 chunks a second. Latency is from the upstream's
+200 streams at 50 tokens a second each, for ten seconds: 10,000 chunks a second. The set-up of the
+200 requests is in the figures. Latency is from the upstream's
 write of a token to the client's read of it. A server that cannot keep up delivers less than
 100 % in the time, and its cost per chunk looks *better* than it is, for its backlog comes in larger
 pieces. "Streams per core" follows from the cost per chunk.
