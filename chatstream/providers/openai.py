@@ -173,8 +173,14 @@ class OpenAIProvider(Provider[OpenAIOptions]):
     def _client(self, is_pooled: bool) -> openai.AsyncOpenAI:
         clients = self._clients.setdefault(asyncio.get_running_loop(), {})
         if is_pooled not in clients:
+            self._forget_closed_loops()
             clients[is_pooled] = self.make_client(is_pooled=is_pooled)
         return clients[is_pooled]
+
+    def _forget_closed_loops(self) -> None:
+        """A client holds its loop by its connections, so that the weak keys never die alone."""
+        for loop in [loop for loop in self._clients if loop.is_closed()]:
+            del self._clients[loop]
 
     def make_client(self, *, is_pooled: bool = True) -> openai.AsyncOpenAI:
         """Return a client of the openai package for the running loop.
@@ -219,7 +225,7 @@ class OpenAIProvider(Provider[OpenAIOptions]):
             return None  # httpx's own: given one, it would not look for the environment's proxies
         from .transport import HttptoolsTransport
 
-        return HttptoolsTransport(connect_timeout=options.connect_timeout, is_pooled=is_pooled)
+        return HttptoolsTransport(is_pooled=is_pooled)
 
     def _release(self, reader: ResponseReader) -> None:
         """Let the connection go, without keeping the reader waiting."""
@@ -229,8 +235,12 @@ class OpenAIProvider(Provider[OpenAIOptions]):
 
 
 def _has_httptools() -> bool:
-    """Whether the extra ``fast`` is installed."""
-    return all(map(importlib.util.find_spec, ("httptools", "aiohappyeyeballs")))
+    """Whether the extra ``fast`` is there; uvicorn brings an httptools too, which may be old."""
+    if not all(map(importlib.util.find_spec, ("httptools", "aiohappyeyeballs"))):
+        return False
+    import httptools
+
+    return hasattr(httptools.HttpResponseParser, "set_dangerous_leniencies")
 
 
 class _ConnectionLost(RunError):

@@ -8,10 +8,12 @@ nothing lay. Proxies are httpx's affair. docs/dependencies.md says what it saves
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from typing import Literal, NamedTuple, cast
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import aiohappyeyeballs
 import httptools
@@ -19,10 +21,12 @@ import httpx2
 
 __all__ = ["HttptoolsTransport"]
 
+T = TypeVar("T")
+
 _KEEP_ALIVE = 60.0  # seconds: a chat pauses between two questions
 _ADDRESSES_LAST = 10.0  # seconds that a name's addresses are believed
 _NEXT_ADDRESS = 0.25  # seconds until the next address of a host is tried too (RFC 8305)
-_MAX_HEAD = 64 * 1024  # bytes of a response's status line and headers
+_MAX_HEAD = 64 * 1024  # bytes of a response's head, of interim ones before it, and of trailers
 _BUFFER = 64 * 1024  # bytes that wait for a slow reader; then the socket is read no further
 
 
@@ -37,13 +41,12 @@ class Origin(NamedTuple):
 class HttptoolsTransport(httpx2.AsyncBaseTransport):
     """An httpx transport for one event loop.
 
-    ``connect_timeout`` is in seconds, and counts for name, TCP and TLS together. There is no read
-    time-out: the provider counts tokens. ``is_pooled`` False closes each connection after its
-    answer. A response's extension ``body`` is its ``reading.Body``.
+    It keeps httpx's time-outs for connecting (name, TCP and TLS together) and reading; speaks no
+    HTTP/2, to no proxy, and not HEAD. ``is_pooled`` False closes each connection after its answer.
+    A response's extension ``body`` is its ``reading.Body``, which waits for as long as it takes.
     """
 
-    def __init__(self, *, connect_timeout: float, is_pooled: bool = True) -> None:
-        self._connect_timeout = connect_timeout
+    def __init__(self, *, is_pooled: bool = True) -> None:
         self._is_pooled = is_pooled
         self._tls: ssl.SSLContext | None = None
         self._addresses: dict[Origin, tuple[float, list[tuple[object, ...]]]] = {}
@@ -52,17 +55,14 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         origin = _origin_of(request.url)
-        head = _head_of(request)
         content = await request.aread()
-        connection = self._take(origin) or await self._connect(origin, request)
-        exchange = Exchange(connection)
+        head = _head_of(request, len(content))
+        timeouts = request.extensions.get("timeout", {})
+        connection = self._take(origin) or await self._connect(origin, timeouts.get("connect"))
         try:
+            exchange = Exchange(connection)
             connection.write(head + content)
-            await exchange.head()
-        except httpx2.RequestError as exc:
-            exc.request = request
-            connection.abort()
-            raise
+            await _within(timeouts.get("read"), exchange.head())
         except BaseException:
             connection.abort()
             raise
@@ -70,8 +70,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             exchange.status,
             headers=headers,
-            stream=_Stream(exchange),
-            request=request,
+            stream=_Stream(exchange, timeouts.get("read")),
             extensions={"http_version": b"HTTP/1.1", "body": exchange},
         )
 
@@ -108,32 +107,38 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
 
     # Connecting -----------------------------------------------------------------------------------
 
-    async def _connect(self, origin: Origin, request: httpx2.Request) -> Connection:
+    async def _connect(self, origin: Origin, patience: float | None) -> Connection:
         # The errors' own words stay here: those of TLS quote what the server sent.
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(patience):
                 return await self._open(origin)
         except TimeoutError as exc:
-            raise httpx2.ConnectTimeout(type(exc).__name__, request=request) from None
+            raise httpx2.ConnectTimeout(type(exc).__name__) from None
         except (OSError, ValueError) as exc:  # ssl.CertificateError is a ValueError, too
-            raise httpx2.ConnectError(type(exc).__name__, request=request) from None
+            raise httpx2.ConnectError(type(exc).__name__) from None
 
     async def _open(self, origin: Origin) -> Connection:
         loop = asyncio.get_running_loop()
+        connection = Connection(self, origin)
         sock = await aiohappyeyeballs.start_connection(
             await self._resolve(origin),  # type: ignore[arg-type]
             happy_eyeballs_delay=_NEXT_ADDRESS,
             loop=loop,
         )
+        is_tls = origin.scheme == "https"
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            is_tls = origin.scheme == "https"
-            _, connection = await loop.create_connection(
-                lambda: Connection(self, origin),
+            await loop.create_connection(
+                lambda: connection,
                 sock=sock,
                 ssl=self._tls_context() if is_tls else None,
                 server_hostname=origin.host if is_tls else None,
             )
+        except asyncio.CancelledError:
+            self.forget(connection)  # uvloop does not tell that it is lost
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # not close: asyncio still watches its number
+            raise
         except BaseException:
             sock.close()
             raise
@@ -179,8 +184,13 @@ class Connection(asyncio.Protocol):
         else:  # nobody asked: it would be taken for the next answer
             self.abort()
 
+    def eof_received(self) -> None:
+        if self._exchange is not None:
+            self._exchange.end_of_bytes()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_open = False
+        self._cancel_expiry()
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -207,8 +217,7 @@ class Connection(asyncio.Protocol):
     def end(self, *, is_clean: bool) -> None:
         """The exchange is over: back to the pool, or closed."""
         self._exchange = None
-        # A refusal may come before the request is sent whole: the rest would go before the next.
-        if is_clean and self._is_usable() and not self._transport.get_write_buffer_size():
+        if is_clean and self._is_usable():
             self._pool.put(self)
         else:
             self.abort()
@@ -225,12 +234,23 @@ class Connection(asyncio.Protocol):
         self._expiry = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def wake(self) -> bool:
-        """Return whether it can be used."""
+        """Return whether it can be used: it is open, and nothing came on it that nobody asked for.
+
+        What lies in the socket still unread would be taken for the next answer.
+        """
         self._cancel_expiry()
-        return self._is_usable()
+        return self._is_usable() and not self._has_news()
 
     def _is_usable(self) -> bool:
         return self._is_open and not self._transport.is_closing()
+
+    def _has_news(self) -> bool:
+        number = self._transport.get_extra_info("socket").fileno()
+        if not hasattr(select, "poll"):  # Windows, where select() takes any number
+            return bool(select.select([number], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:
@@ -266,11 +286,12 @@ class Exchange:
         self._stage: Literal["head", "body", "end"] = "head"
         self._is_framed = False  # whether length or chunks tell the body's end
         self._is_clean = False  # whether the connection can carry another answer
-        self._seen = 0  # bytes of the head
+        self._seen = 0  # bytes since the last of the body: of the head, of trailers
         self._pieces: list[bytes] = []
         self._size = 0
         self._is_paused = False
-        self._error: httpx2.TransportError | None = None
+        # Not the error itself: raised, it would hold the request until the garbage collector runs.
+        self._error: tuple[type[httpx2.TransportError], str] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # What servers were seen to send, and other clients take.
@@ -313,7 +334,9 @@ class Exchange:
     def _news(self) -> asyncio.Future[None]:
         """Return what is done once something has come; raise what has broken."""
         if self._error is not None:
-            raise self._error
+            kind, detail = self._error
+            raise kind(detail)
+        assert self._waiter is None or self._waiter.done(), "one reader at a time"
         self._waiter = self._loop.create_future()
         return self._waiter
 
@@ -327,31 +350,40 @@ class Exchange:
     def receive(self, data: bytes) -> None:
         if self._parser is None:
             return
+        self._seen += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            self._break(httpx2.RemoteProtocolError(type(exc).__name__))
-        if self._stage == "head":
-            self._seen += len(data)
-            if self._seen > _MAX_HEAD:
-                self._break(httpx2.RemoteProtocolError("the head has no end"))
-        elif self._size > _BUFFER and not self._is_paused and self._connection is not None:
-            self._is_paused = True
-            self._connection.pause()
+            self._break(httpx2.RemoteProtocolError, type(exc).__name__)
+        if self._seen > _MAX_HEAD:
+            self._break(httpx2.RemoteProtocolError, "a head or a trailer without an end")
+        if self._stage == "body" and self._size > _BUFFER and not self._is_paused:
+            self._pause()
         self._wake()
+
+    def end_of_bytes(self) -> None:
+        """The server has said all, in good order."""
+        if self._stage == "body" and not self._is_framed and self._error is None:
+            self._stage = "end"
+            self._wake()
 
     def lose(self) -> None:
         """The connection is closed, by whomever."""
         self._connection = self._parser = None
-        if self._stage == "body" and not self._is_framed and self._error is None:
-            self._stage = "end"
-        self._break(httpx2.ReadError("the connection was closed"))
+        if self._stage == "head" and self._seen:  # not asked again: an answer had begun
+            self._break(httpx2.TransportError, "the connection was closed in the head")
+        self._break(httpx2.ReadError, "the connection was closed")
         self._wake()
 
-    def _break(self, error: httpx2.TransportError) -> None:
+    def _pause(self) -> None:
+        if self._connection is not None:
+            self._is_paused = True
+            self._connection.pause()
+
+    def _break(self, kind: type[httpx2.TransportError], detail: str) -> None:
         self._is_clean = False
         if self._stage != "end" and self._error is None:
-            self._error = error
+            self._error = (kind, detail)
 
     # What the parser calls ------------------------------------------------------------------------
 
@@ -375,32 +407,43 @@ class Exchange:
         if self._stage == "body":
             self._pieces.append(piece)
             self._size += len(piece)
+            self._seen = 0
 
     def on_message_complete(self) -> None:
         if self._stage == "head":  # an interim response, such as 103: the real one follows
             self.headers = []
         elif self._stage == "body" and self._parser is not None:
-            self._is_clean = self._parser.should_keep_alive()
+            # A refusal may come before the request was sent whole: its rest would go first.
+            self._is_clean = self._parser.should_keep_alive() and self.status < 400
             self._stage = "end"
 
 
 class _Stream(httpx2.AsyncByteStream):
     """The body for those who read the response as httpx's."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, timeout: float | None) -> None:
         self._exchange = exchange
+        self._timeout = timeout
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self._exchange.read():
+        while data := await _within(self._timeout, self._exchange.read()):
             yield data
 
     async def aclose(self) -> None:
         await self._exchange.release()
 
 
+async def _within(seconds: float | None, wait: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await wait
+    except TimeoutError:
+        raise httpx2.ReadTimeout(f"nothing came for {seconds} seconds") from None
+
+
 def _is_framing(header: tuple[bytes, bytes]) -> bool:
     name, value = header[0].lower(), header[1].lower()
-    is_chunked = name == b"transfer-encoding" and value.endswith(b"chunked")
+    is_chunked = name == b"transfer-encoding" and value.strip().endswith(b"chunked")
     return is_chunked or name == b"content-length"
 
 
@@ -411,9 +454,14 @@ def _origin_of(url: httpx2.URL) -> Origin:
     return Origin(url.scheme, host, url.port or (443 if url.scheme == "https" else 80))
 
 
-def _head_of(request: httpx2.Request) -> bytes:
+def _head_of(request: httpx2.Request, length: int) -> bytes:
+    """Return the request's head. Its body leaves in one piece, whatever the headers say of it."""
+    if request.method in ("HEAD", "CONNECT"):
+        raise httpx2.LocalProtocolError(f"{request.method} is not spoken here: use httpx's own")
     lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
-    lines += [b"%s: %s" % header for header in request.headers.raw]
+    lines += [b"%s: %s" % header for header in request.headers.raw if not _is_framing(header)]
+    if length or request.method in ("POST", "PUT", "PATCH"):
+        lines.append(b"Content-Length: %d" % length)
     if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
         raise httpx2.LocalProtocolError("a header holds a line break")
     return b"\r\n".join([*lines, b"", b""])

@@ -92,7 +92,7 @@ call_command("migrate", verbosity=0, skip_checks=True)
 client = AsyncOpenAI(
     base_url=UPSTREAM,
     api_key="bench",
-    http_client=AsyncClient(transport=HttptoolsTransport(connect_timeout=3)),
+    http_client=AsyncClient(transport=HttptoolsTransport()),
 )
 # The naive peer's: the package's defaults.
 default_client = AsyncOpenAI(base_url=UPSTREAM, api_key="bench")

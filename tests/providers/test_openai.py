@@ -478,3 +478,12 @@ def test_a_wrong_option_is_refused_without_showing_the_key(options):
     with pytest.raises(ImproperlyConfigured) as caught:
         OpenAIProvider("mine", {"api_key": KEY, **options})
     assert KEY not in str(caught.value)
+
+
+def test_the_clients_of_loops_that_ended_are_let_go(upstream, transport):
+    provider = OpenAIProvider(
+        "mine", {"base_url": upstream.url, "api_key": KEY, "transport": transport}
+    )
+    for _ in range(3):
+        assert asyncio.run(ended(provider, "ok")) == "done"
+    assert len(provider._clients) == 1

@@ -9,6 +9,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -111,7 +114,7 @@ async def client():
 
 
 def client_of(**options):
-    transport = HttptoolsTransport(connect_timeout=3, **options)
+    transport = HttptoolsTransport(**options)
     return httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)
 
 
@@ -195,6 +198,106 @@ async def test_a_stray_answer_that_comes_later_closes_the_connection(client):
         assert await ask(client, server) == (200, b"hello")
 
 
+async def test_a_stray_answer_that_nobody_has_read_yet_is_not_the_next_one(client):
+    """The loop was busy: it lies in the socket when the next request comes."""
+    strayed = threading.Event()
+
+    def serve():
+        for _ in range(2):
+            sock, _ = listener.accept()
+            sock.recv(65536)
+            sock.sendall(LENGTH)
+            if not strayed.is_set():
+                asking.wait(5)
+                sock.sendall(LENGTH.replace(b"hello", b"WRONG"))
+                strayed.set()
+            sockets.append(sock)
+
+    sockets: list[socket.socket] = []
+    asking = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(serve, listener.getsockname()[1])  # type: ignore[arg-type]
+        threading.Thread(target=serve, daemon=True).start()
+        assert await ask(client, server) == (200, b"hello")
+        asking.set()
+        strayed.wait(5)  # without a turn of the loop
+        time.sleep(0.1)  # noqa: ASYNC251
+        assert await ask(client, server) == (200, b"hello")
+    for sock in sockets:
+        sock.close()
+
+
+async def test_a_large_answer_that_is_left_unread_does_not_stop_its_connection(client):
+    large = LENGTH.replace(b"5", b"200000").replace(b"hello", b"x" * 200_000)
+    async with playing(large, LENGTH) as server:
+        async with client.stream("POST", server.url):
+            await asyncio.sleep(0.3)
+        server.script = answering(LENGTH)(server)
+        assert await asyncio.wait_for(ask(client, server), 5) == (200, b"hello")
+
+
+async def test_a_body_without_a_length_that_is_cut_is_not_whole(client):
+    async def script(reader, writer):
+        await server.request(reader)
+        writer.write(HEAD + b"\r\nhello")
+        await asyncio.sleep(0.1)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with serving(script) as server:
+        with pytest.raises(httpx2.ReadError):
+            await ask(client, server)
+
+
+async def test_a_trailer_without_an_end_is_an_error(client):
+    async def script(reader, writer):
+        await server.request(reader)
+        writer.write(CHUNKED.removesuffix(b"\r\n") + b"A-Trailer: ")
+        while True:
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+
+    async with serving(script) as server:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await asyncio.wait_for(ask(client, server), 10)
+
+
+@pytest.mark.parametrize("answer", [b"", HEAD + b"\r\n", HEAD + b"\r\nhello"])
+async def test_the_clients_own_time_out_holds(answer):
+    async def script(reader, writer):
+        await server.request(reader)
+        writer.write(answer)
+        await reader.read()
+
+    async with serving(script) as server, client_of() as client:
+        client.timeout = httpx2.Timeout(None, read=0.3)
+        with pytest.raises(httpx2.ReadTimeout):
+            await asyncio.wait_for(ask(client, server), 10)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_request_that_is_cancelled_while_it_connects_leaves_nothing(tmp_path, turns):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    transport = HttptoolsTransport()
+    async with (
+        playing(LENGTH, ssl=context) as server,
+        playing(LENGTH) as plain,
+        httpx2.AsyncClient(transport=transport, timeout=None) as client,
+    ):
+        for url in (server.url.replace("http:", "https:"), plain.url):
+            task = asyncio.create_task(client.post(url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, httpx2.ConnectError):
+                await task
+        await asyncio.sleep(0.1)
+        assert await ask(client, plain) == (200, b"hello")  # on a number that may have been its
+        assert len(transport._connections) == 1
+
+
 async def test_an_answer_that_is_left_half_read_costs_its_connection(client):
     async with playing(LENGTH.replace(b"5", b"10"), LENGTH) as server:
         async with client.stream("POST", server.url) as response:
@@ -257,7 +360,7 @@ async def test_closing_closes_what_is_open_and_what_waits():
     ("answer", "error"),
     [
         (b"", httpx2.ReadError),
-        (b"HTTP/1.1 200 OK\r\nContent-", httpx2.ReadError),
+        (b"HTTP/1.1 200 OK\r\nContent-", httpx2.TransportError),
         (b"SSH-2.0-OpenSSH\r\n", httpx2.RemoteProtocolError),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", None),
         (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", httpx2.RemoteProtocolError),
@@ -335,6 +438,29 @@ async def test_the_request_is_sent_as_it_was_built(client):
         assert b"X-Name: v\xe4lue" in headers
 
 
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
+async def test_what_is_not_spoken_is_refused(client, method):
+    with pytest.raises(httpx2.LocalProtocolError, match=method):
+        await client.request(method, "http://127.0.0.1:9/")
+
+
+async def test_the_length_of_the_request_is_the_truth(client):
+    async def parts():
+        yield b"que"
+        yield b"stion"
+
+    async with playing(LENGTH, LENGTH) as server:
+        async with client.stream("POST", server.url, content=parts()) as response:
+            await response.aread()
+        async with client.stream(
+            "POST", server.url, content=b"question", headers={"Content-Length": "0"}
+        ) as response:
+            await response.aread()
+        for head in server.heads:
+            assert head.lower().count(b"content-length: 8") == 1
+            assert b"transfer-encoding" not in head.lower()
+
+
 async def test_a_header_cannot_bring_another_one(client):
     async with playing(LENGTH) as server:
         with pytest.raises(httpx2.LocalProtocolError):
@@ -399,7 +525,7 @@ async def test_a_url_of_another_kind_is_refused(client):
 async def test_the_packages_own_client_can_have_it():
     """As docs/dependencies.md shows."""
     with Upstream() as upstream:
-        http_client = httpx2.AsyncClient(transport=HttptoolsTransport(connect_timeout=3))
+        http_client = httpx2.AsyncClient(transport=HttptoolsTransport())
         async with openai.AsyncOpenAI(
             base_url=upstream.url, api_key="x", http_client=http_client
         ) as client:
