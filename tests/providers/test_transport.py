@@ -283,7 +283,7 @@ async def test_a_request_that_is_cancelled_while_it_connects_leaves_nothing(tmp_
     transport = HttptoolsTransport()
     async with (
         playing(LENGTH, ssl=context) as server,
-        playing(LENGTH) as plain,
+        playing(LENGTH, LENGTH) as plain,
         httpx2.AsyncClient(transport=transport, timeout=None) as client,
     ):
         for url in (server.url.replace("http:", "https:"), plain.url):
