@@ -1,6 +1,7 @@
 """The OpenAI provider against a real server, over both transports."""
 
 import asyncio
+import gc
 import logging
 import re
 
@@ -480,10 +481,12 @@ def test_a_wrong_option_is_refused_without_showing_the_key(options):
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the sockets that the loops left open
 def test_the_clients_of_loops_that_ended_are_let_go(upstream, transport):
-    provider = OpenAIProvider(
-        "mine", {"base_url": upstream.url, "api_key": KEY, "transport": transport}
-    )
+    options = {"base_url": upstream.url, "api_key": KEY, "transport": transport}
+    provider = OpenAIProvider("mine", options)
     for _ in range(3):
         assert asyncio.run(ended(provider, "ok")) == "done"
     assert len(provider._clients) == 1
+    provider._clients.clear()
+    gc.collect()
