@@ -386,8 +386,8 @@ CPU from the call until the request has left, in one process: the provider again
 - One server at a time, one process, on a core of its own; the upstream and the load client
   (`tests/bench/upstream.c`, `tests/bench/load.c`) share the other. Everything runs on loopback.
 - CPU is user and system time of the server's process tree, from `/proc`: unlike wall-clock times,
-  it does not depend much on what else the machine does. Medians of {repeats} repeats, in
-  rotated order; the memory of an open stream is measured once.
+  it does not depend much on what else the machine does. {repeats}; the
+  memory of an open stream is measured once.
 - All servers relay the same text; `python -m tests.bench.run --quick` checks that it arrives
   byte for byte.
 - Every Python server runs with `MALLOC_ARENA_MAX=2`, as [deploy.md](deploy.md) advises.
@@ -417,7 +417,9 @@ def write_docs(results: Results) -> None:
     where = "\n".join(f"| {name} | {value} |" for name, value in results["machine"].items())
     fields = _section_tables(results) | listed
     fields |= {"disturbance": disturbance(results)}
-    fields |= {"machine": where, "date": results["date"], "repeats": str(results["repeats"])}
+    repeats = results["repeats"]
+    often = "One run of each" if repeats == 1 else f"Medians of {repeats}, in rotated order"
+    fields |= {"machine": where, "date": results["date"], "repeats": often}
     document = re.sub(r"\{([\w-]+)\}", lambda match: fields[match[1]], _DOCUMENT)
     DOCS.mkdir(exist_ok=True)
     (DOCS / "performance.md").write_text(document.replace("\n\n\n", "\n\n"))
