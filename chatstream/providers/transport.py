@@ -103,6 +103,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
             connection, _ = idle.popitem()  # the least likely to be closed by now
             if connection.wake():
                 return connection
+            connection.abort()  # what came on it may be TLS's own, of which the loop tells nobody
         return None
 
     # Connecting -----------------------------------------------------------------------------------

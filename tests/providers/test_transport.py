@@ -223,6 +223,8 @@ async def test_a_stray_answer_that_nobody_has_read_yet_is_not_the_next_one(clien
         strayed.wait(5)  # without a turn of the loop
         time.sleep(0.1)  # noqa: ASYNC251
         assert await ask(client, server) == (200, b"hello")
+        await asyncio.sleep(0.1)
+        assert len(client._transport._connections) == 1  # the other one is closed
     for sock in sockets:
         sock.close()
 
