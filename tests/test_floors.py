@@ -15,7 +15,8 @@ FLOOR 0, pure
     core.sse  core.shortcut  core.chunks  core.framer  core
 FLOOR 1, what the rest is made of
     conf  ids  words  loop  writer  signals  models  tools
-    providers.base  providers.rounds  providers.deadlines  providers.transport  providers.reading
+    providers.base  providers.rounds  providers.deadlines  providers.exchange  providers.transport
+    providers.reading
     providers.openai  providers.scripted  providers.sources  providers
     framelog.base  framelog.memory  framelog.database  framelog
     wire.base  wire.native  wire.text  wire.openai  wire.ai_sdk  wire.ag_ui  wire.htmx  wire
