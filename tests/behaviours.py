@@ -1180,6 +1180,16 @@ def ok_finish_then_hang(peer: Peer) -> None:
 
 
 @further
+def ok_done_late_end(peer: Peer) -> None:
+    """The end of the body comes a while after ``[DONE]``."""
+    peer.head()
+    for part in events():
+        peer.body(part)
+    peer.pause(0.1)
+    peer.end()
+
+
+@further
 def ok_finish_then_pings(peer: Peer) -> None:
     start(peer, TOKENS)
     say(peer, STOP)

@@ -272,6 +272,7 @@ OURS = [
     done("ok_finish_with_last_token"),
     done("ok_finish_then_rst"),
     done("ok_finish_then_fin_in_chunk"),
+    done("ok_done_late_end"),
     done("ok_finish_then_hang", closes=True),
     done("ok_finish_then_pings", closes=True),
     done("ok_error_after_done"),

@@ -83,23 +83,14 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         self._clients: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, dict[bool, openai.AsyncOpenAI]
         ] = weakref.WeakKeyDictionary()
-        self._drains: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def aopen(self, request: RunRequest) -> AsyncIterator[AsyncGenerator[Batch]]:
         async with TokenWatch(self.deadlines) as watch:
             reader = ResponseReader(await self._ask(request), self.options.max_event_bytes)
             del request  # the history would stay as long as the stream
-            try:
-                async with aclosing(reader.batches(watch)) as batches:
-                    yield batches
-            except BaseException:
-                await reader.discard()
-                raise
-        if reader.is_finished:
-            self._release(reader)
-        else:
-            await reader.discard()
+            async with reader, aclosing(reader.batches(watch)) as batches:
+                yield batches
 
     def _refuse_misfits(self) -> None:
         if self.options.transport != "httptools":
@@ -226,12 +217,6 @@ class OpenAIProvider(Provider[OpenAIOptions]):
         from .transport import HttptoolsTransport
 
         return HttptoolsTransport(is_pooled=is_pooled)
-
-    def _release(self, reader: ResponseReader) -> None:
-        """Let the connection go, without keeping the reader waiting."""
-        task = asyncio.get_running_loop().create_task(reader.drain())
-        self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
 
 
 def _has_httptools() -> bool:

@@ -6,7 +6,7 @@ A connection goes back to the pool after a clean end alone; after any other it i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -81,7 +81,10 @@ def body_of(response: httpx2.Response) -> Body:
 
 
 class ResponseReader:
-    """Reads a response; ``is_finished`` once a stop reason came."""
+    """Reads a response; ``is_finished`` once a stop reason came.
+
+    An async context manager, which lets the connection go: back to the pool after a clean end.
+    """
 
     __slots__ = ("_body", "_content_encoding", "_max_event_bytes", "is_finished")
 
@@ -118,7 +121,16 @@ class ResponseReader:
             elif delta.is_token and not self.is_finished:
                 watch.token()
 
-    async def drain(self) -> None:
+    async def __aenter__(self) -> ResponseReader:
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is None and self.is_finished:
+            _in_background(self._drain())  # nobody waits for it
+        else:
+            await self._body.discard()
+
+    async def _drain(self) -> None:
         """Read what is left, so that the connection can be pooled; close it if that takes long."""
         left = _DRAIN_BYTES
         try:
@@ -130,6 +142,11 @@ class ResponseReader:
         else:
             await self._body.release()
 
-    async def discard(self) -> None:
-        """Close the connection, whatever of the body was read."""
-        await self._body.discard()
+
+_tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
+
+
+def _in_background(work: Coroutine[None, None, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)

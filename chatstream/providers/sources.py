@@ -60,7 +60,7 @@ class ProviderSource(Source):
 
 
 class AsyncSource(Source):
-    """An ``AsyncStream`` or an async iterable: bound to the loop of the view that made it."""
+    """An async iterable of chunks: bound to the loop of the view that made it."""
 
     def __init__(self, chunks: AsyncIterable[Any], deadlines: Deadlines) -> None:
         self._chunks = chunks
@@ -70,17 +70,12 @@ class AsyncSource(Source):
     async def aopen(self) -> AsyncIterator[AsyncGenerator[Batch]]:
         async with TokenWatch(self._deadlines) as watch:
             try:
-                async with aclosing(self._batches(watch)) as batches:
+                async with aclosing(self._deltas(watch)) as batches:
                     yield batches
             except openai.OpenAIError as exc:
                 raise translate(exc) from None
             finally:
                 await self.adiscard()
-
-    def _batches(self, watch: TokenWatch) -> AsyncGenerator[Batch]:
-        if isinstance(self._chunks, openai.AsyncStream):
-            return ResponseReader(self._chunks.response, MAX_EVENT_BYTES).batches(watch)
-        return self._deltas(watch)
 
     async def _deltas(self, watch: TokenWatch) -> AsyncGenerator[Batch]:
         async for chunk in self._chunks:
@@ -95,6 +90,19 @@ class AsyncSource(Source):
         close = getattr(self._chunks, "close", None) or getattr(self._chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+class AsyncStreamSource(AsyncSource):
+    """An ``AsyncStream``, whose response is read raw."""
+
+    _chunks: openai.AsyncStream[Any]
+
+    @asynccontextmanager
+    async def aopen(self) -> AsyncIterator[AsyncGenerator[Batch]]:
+        async with TokenWatch(self._deadlines) as watch:
+            reader = ResponseReader(self._chunks.response, MAX_EVENT_BYTES)
+            async with reader, aclosing(reader.batches(watch)) as batches:
+                yield batches
 
 
 class SyncSource(Source):
@@ -184,7 +192,9 @@ def source_of(completion: object, deadlines: Deadlines | None = None) -> Source:
     if isinstance(completion, Source):
         return completion
     _refuse_misfits(completion)
-    if isinstance(completion, openai.AsyncStream) or hasattr(completion, "__aiter__"):
+    if isinstance(completion, openai.AsyncStream):
+        return AsyncStreamSource(completion, deadlines)
+    if hasattr(completion, "__aiter__"):
         return AsyncSource(completion, deadlines)
     if isinstance(completion, Iterable):
         return SyncSource(completion, deadlines)

@@ -15,6 +15,7 @@ from chatstream.loop import background_loop
 from chatstream.providers.openai import OpenAIProvider
 from chatstream.relay import aframes, frames
 from tests.behaviours import PARTIAL, PROVIDER_WORDS, TEXT
+from tests.providers import drained
 from tests.upstream import Upstream, closed_port, self_signed, unknown_host
 
 KEY = "sk-canary-4242424242"
@@ -48,8 +49,8 @@ async def make(upstream, transport):
         return made[-1]
 
     yield make
+    await drained()
     for provider in made:
-        await asyncio.gather(*provider._drains)
         await provider.aclose()
 
 
@@ -162,17 +163,12 @@ async def test_usage_comes_with_the_finish_frame(make):
 # Connections
 
 
-async def settled(provider):
-    """Wait until the connections that ended well are back in the pool."""
-    await asyncio.gather(*provider._drains)
-
-
 async def connections_of(upstream, provider, first, second="ok"):
     mark = f"{first}-{provider.options.transport}"
     models = [f"{first}@1{mark}", f"{second}@2{mark}"]
     for model in models:
         await pull(provider, asking(model))
-        await settled(provider)
+        await drained()
     return [upstream.requests_for(model)[-1].connection.number for model in models]
 
 
@@ -235,7 +231,7 @@ async def test_closing_the_provider_closes_its_connections_and_it_can_be_used_ag
 ):
     provider, model = make(), f"ok@close-{transport}"
     await pull(provider, asking(model))
-    await settled(provider)
+    await drained()
     await provider.aclose()
     assert await asyncio.to_thread(upstream.wait_closed, 5, model)
     await provider.aclose()

@@ -15,6 +15,7 @@ from chatstream.providers.deadlines import Deadlines
 from chatstream.providers.scripted import ScriptedProvider
 from chatstream.providers.sources import AsyncSource, ProviderSource, SyncSource, source_of
 from chatstream.relay import aframes, frames
+from tests.providers import drained
 from tests.upstream import Upstream
 
 
@@ -202,6 +203,22 @@ async def test_an_async_stream_of_the_package(upstream, behaviour, ending):
         source = source_of(await create(client, behaviour))
         assert isinstance(source, AsyncSource)
         assert (await apulled(source)).endswith(f"|{ending}")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "is_used_again"),
+    [("ok", True), ("ok_no_done", True), ("ok_done_late_end", True), ("error_object", False)],
+)
+async def test_the_connection_of_an_async_stream_is_used_again_after_a_clean_end(
+    upstream, behaviour, is_used_again
+):
+    models = [f"{behaviour}@again{number}" for number in (1, 2)]
+    async with openai.AsyncOpenAI(base_url=upstream.url, api_key="k", max_retries=0) as client:
+        for model in models:
+            await apulled(source_of(await create(client, model)))
+            await drained()
+    first, second = (upstream.requests_for(model)[0].connection for model in models)
+    assert (first is second) == is_used_again
 
 
 def test_a_reader_that_leaves_closes_the_stream(upstream):

@@ -26,6 +26,7 @@ from chatstream.providers.sources import source_of
 from chatstream.providers.transport import HttptoolsTransport
 from chatstream.relay import aframes
 from tests.behaviours import TEXT
+from tests.providers import drained
 from tests.upstream import Upstream, certificate
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -543,6 +544,7 @@ async def test_the_packages_own_client_can_have_it():
             told = [frame async for frame in aframes(source.aopen(), Framer())]
             assert told[-1].kind is Kind.DONE
             assert "".join(f.data["text"] for f in told if f.kind is Kind.TEXT) == TEXT
+            await drained()
             chunks = [chunk async for chunk in await ask(model="ok")]
             assert chunks
         assert len(upstream.connections) == 1
