@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "pss_kib", "threads", "tree", "waited_seconds"]
+__all__ = ["cpu_seconds", "pss_kib", "stolen_seconds", "threads", "tree", "waited_seconds"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,6 +39,13 @@ def waited_seconds(pid: int) -> float:
             if len(fields := _read(str(task)).split()) > 1:
                 waited += int(fields[1])
     return waited / 1e9
+
+
+def stolen_seconds(cores: set[int]) -> float:
+    """Return how long the host of this virtual machine ran others while these cores had work."""
+    lines = (line.split() for line in _read("/proc/stat").splitlines())
+    names = {f"cpu{core}" for core in cores}
+    return sum(int(fields[8]) for fields in lines if fields and fields[0] in names) / _TICKS
 
 
 def threads(pid: int) -> int:

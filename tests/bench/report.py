@@ -279,7 +279,25 @@ def _section_tables(results: Results) -> dict[str, str]:
 
 
 def disturbance(results: Results) -> str:
-    """Return a remark if other work took the servers' core in this run, else ""."""
+    """Return remarks if others took the servers' core in this run, else ""."""
+    return "\n".join(filter(None, [_stolen(results), _busy(results)]))
+
+
+def _stolen(results: Results) -> str:
+    rows = [row["figures"] for row in results["runs"] if "stolen" in row["figures"]]
+    again = sum(figures["tries"] - 1 for figures in rows)
+    if not again:
+        return ""
+    worst = max(figures["stolen"] for figures in rows)
+    return (
+        "The host of this virtual machine took the servers' core away now and then. "
+        f"{again} of {len(rows) + again} measurements at a model's pace were made again for that, "
+        f"and of each the one was kept during which it took least: {worst * 100:.0f} % of the "
+        "time at most.\n"
+    )
+
+
+def _busy(results: Results) -> str:
     found = medians(results)
     # Of our own server on the event loop: those with many threads also wait for each other.
     shares = [

@@ -22,6 +22,8 @@ from .build import BUILD, Missing, build_tools, peers_python
 from .servers import SERVERS
 
 ONCE = {"memory-500", "memory-2000"}  # memory is the same each time
+MAX_STOLEN = 0.1  # of the server's core; where the host takes more, it is measured again
+TRIES = 3
 
 
 def main() -> int:
@@ -110,7 +112,7 @@ def run(names: list[str], wanted: list[str], repeats: int) -> dict[str, Any]:
                 continue
             for name in rotated(names, repeat):
                 try:
-                    figures = scenarios.measure(scenario, name)
+                    figures = measure(scenario, name)
                 except (RuntimeError, ZeroDivisionError) as exc:
                     failures.append(f"{scenario}, {name}: {exc!r}")
                     say(f"FAILED {failures[-1]}")
@@ -135,6 +137,21 @@ def run(names: list[str], wanted: list[str], repeats: int) -> dict[str, Any]:
         "request_cost": request_cost,
         "failures": failures,
     }
+
+
+def measure(scenario: str, name: str) -> scenarios.Figures | None:
+    """Measure, and again while the host of a virtual machine takes its core away.
+
+    Of the tries the one counts that it disturbed least, whatever the other figures are.
+    """
+    tries: list[scenarios.Figures] = []
+    while not tries or (tries[-1].get("stolen", 0) > MAX_STOLEN and len(tries) < TRIES):
+        figures = scenarios.measure(scenario, name)
+        if figures is None:
+            return None
+        tries.append(figures)
+    best = min(tries, key=lambda figures: figures.get("stolen", 0))
+    return best | {"tries": len(tries)}
 
 
 def rotated(names: list[str], by: int) -> list[str]:

@@ -67,6 +67,7 @@ def paced(name: str) -> Figures:
         "delivered": result["tokens"] / (chunks * PACED_STREAMS),
         "ok": result["ok"],
         "disturbed": result["disturbed"],
+        "stolen": result["stolen"],
         "token_p50_ms": result["token_us"]["p50"] / 1e3,
         "token_p99_ms": result["token_us"]["p99"] / 1e3,
         "first_token_p50_ms": result["ttft_us"]["p50"] / 1e3,

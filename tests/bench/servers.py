@@ -229,13 +229,21 @@ class Running:
     def measured(self, model: str, *, messages: int = 1, **options: Any) -> dict[str, Any]:
         """Run the load client; return what it says, and what the server used meanwhile.
 
-        ``cpu_s`` is its CPU time; ``disturbed`` how long it waited for its core, as a share of it.
+        ``cpu_s`` is its CPU time; ``disturbed`` how long it waited for its core, as a share of it;
+        ``stolen`` how long the host of a virtual machine kept its core, as a share of the time.
         """
+        server_cores, _ = cores()
         cpu, waited = procfs.cpu_seconds(self.pid), procfs.waited_seconds(self.pid)
+        stolen, begin = procfs.stolen_seconds(server_cores), time.monotonic()
         result = self.load(model, messages=messages, **options)
+        stolen = procfs.stolen_seconds(server_cores) - stolen
         used = procfs.cpu_seconds(self.pid) - cpu
         share = (procfs.waited_seconds(self.pid) - waited) / used if used else 0.0
-        return result | {"cpu_s": used, "disturbed": max(0.0, share)}
+        return result | {
+            "cpu_s": used,
+            "disturbed": max(0.0, share),
+            "stolen": stolen / (time.monotonic() - begin),
+        }
 
     def start_load(
         self, model: str, *, messages: int = 1, direct: bool = False, **options: Any
