@@ -113,6 +113,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self._db or router.db_for_write(self.model)  # type: ignore[attr-defined]
 
     def of(self, owner: str) -> RunQuerySet:
+        """Those of an owner; of "" those that a script started for nobody."""
         return self.filter(owner=owner)
 
     def open(self) -> RunQuerySet:

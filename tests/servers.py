@@ -118,9 +118,11 @@ ASGI = [name for name, launch in LAUNCHES.items() if launch.interface == "asgi"]
 WSGI = [name for name, launch in LAUNCHES.items() if launch.interface == "wsgi"]
 
 
-def each(names: Iterable[str]) -> list[Any]:
-    """Return parameters for these servers: all but the two that most projects run on are slow."""
-    quick = ("uvicorn", "gunicorn-gthread")
+def each(names: Iterable[str], quick: Iterable[str] = ("uvicorn", "gunicorn-gthread")) -> list[Any]:
+    """Return parameters for these servers: all but the two that most projects run on are slow.
+
+    ``quick`` has fewer where the tests wait for long.
+    """
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 

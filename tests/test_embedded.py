@@ -242,7 +242,14 @@ def test_an_answer_of_the_model_ends_with_done_and_counts_its_tokens(embedded_de
 
 
 @pytest.mark.embedded
-@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "order",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_the_demo_leaves_no_child_behind(weights: Path, order: signal.Signals) -> None:
     with Demo() as demo:
         children = children_of(demo.process.pid)

@@ -250,7 +250,7 @@ def place(name: str, **site: object) -> Iterator[Place]:
         yield Place(service, Talker(service.upstream, service.server.port))
 
 
-@pytest.fixture(scope="module", params=each(SERVERS))
+@pytest.fixture(scope="module", params=each(SERVERS, quick=["uvicorn"]))
 def finishing(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Where runs go on without readers: the default."""
     yield from place(request.param)
@@ -282,7 +282,7 @@ def test_a_run_goes_on_to_its_end_when_its_reader_left(
     assert len(me.requests(run)) == 1
 
 
-@pytest.mark.parametrize("finishing", ONE_OF_EACH, indirect=True)
+@pytest.mark.parametrize("finishing", each(ONE_OF_EACH, quick=["uvicorn"]), indirect=True)
 def test_a_one_shot_run_goes_on_too(finishing: Place) -> None:
     me = finishing.me
     model = me.name("ok_four_seconds")

@@ -16,7 +16,7 @@ from tests.acceptance.talks import UNHURRIED, Talker, eventually, seq_of
 from tests.behaviours import LONG, TEXT
 from tests.faults import MAX_ANSWER_CHARS
 from tests.reader import Answer, Event, Reader, read, stream_path
-from tests.servers import Server, Site
+from tests.servers import Server, Site, each
 
 FORTY = "".join(f"{number} " for number in range(40))  # what ok_four_seconds says
 STOPS_WITHIN = 1.0  # seconds
@@ -26,7 +26,7 @@ STOPPED = "error:stopped"
 RACES = 60
 
 
-@pytest.fixture(scope="module", params=["uvicorn", "gunicorn-gthread"])
+@pytest.fixture(scope="module", params=each(["uvicorn", "gunicorn-gthread"], quick=["uvicorn"]))
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     with serve(request.param, options=UNHURRIED, settings=SETTINGS) as service:
         yield service
