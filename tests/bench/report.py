@@ -7,6 +7,7 @@ import platform
 import re
 import statistics
 import subprocess
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -280,7 +281,8 @@ def _section_tables(results: Results) -> dict[str, str]:
 
 def disturbance(results: Results) -> str:
     """Return remarks if others took the servers' core in this run, else ""."""
-    return "\n".join(filter(None, [_stolen(results), _busy(results)]))
+    remarks = filter(None, [_stolen(results), _busy(results)])
+    return "\n".join(f"{textwrap.fill(remark, 100)}\n" for remark in remarks)
 
 
 def _stolen(results: Results) -> str:
@@ -293,7 +295,7 @@ def _stolen(results: Results) -> str:
         "The host of this virtual machine took the servers' core away now and then. "
         f"{again} of {len(rows) + again} measurements at a model's pace were made again for that, "
         f"and of each the one was kept during which it took least: {worst * 100:.0f} % of the "
-        "time at most.\n"
+        "time at most."
     )
 
 
@@ -309,7 +311,7 @@ def _busy(results: Results) -> str:
     return (
         f"**The machine was busy with other work: for each second of CPU, our server waited "
         f"{worst:.1f} s for its core.** Delivery and latencies say little in this run, "
-        f"and CPU per chunk is distorted; repeat it on an idle machine.\n"
+        f"and CPU per chunk is distorted; repeat it on an idle machine."
     )
 
 
@@ -421,7 +423,7 @@ CPU from the call until the request has left, in one process: the provider again
 
     make bench
 
-takes a quarter of an hour, needs a C compiler and, for its row, nginx, and writes this page.
+takes half an hour, needs a C compiler and, for its row, nginx, and writes this page.
 `python -m tests.bench.run --help` lists the options: single servers and scenarios, more repeats.
 """
 
