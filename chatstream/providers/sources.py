@@ -99,8 +99,10 @@ class AsyncStreamSource(AsyncSource):
 
     @asynccontextmanager
     async def aopen(self) -> AsyncIterator[AsyncGenerator[Batch]]:
+        response = self._chunks.response
+        response.is_stream_consumed = True  # by us, past httpx: it cannot be passed once more
         async with TokenWatch(self._deadlines) as watch:
-            reader = ResponseReader(self._chunks.response, MAX_EVENT_BYTES)
+            reader = ResponseReader(response, MAX_EVENT_BYTES)
             async with reader, aclosing(reader.batches(watch)) as batches:
                 yield batches
 

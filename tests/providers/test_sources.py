@@ -14,6 +14,7 @@ from chatstream.core.requests import RunRequest
 from chatstream.providers.deadlines import Deadlines
 from chatstream.providers.scripted import ScriptedProvider
 from chatstream.providers.sources import AsyncSource, ProviderSource, SyncSource, source_of
+from chatstream.providers.transport import HttptoolsTransport
 from chatstream.relay import aframes, frames
 from tests.providers import drained
 from tests.upstream import Upstream
@@ -399,6 +400,23 @@ def test_a_consumed_stream_is_refused(upstream):
             with pytest.raises(TypeError, match="Stream was already iterated"):
                 source_of(stream)
         begun.close()
+
+
+@pytest.mark.parametrize("transport", [None, HttptoolsTransport], ids=["httpx", "httptools"])
+async def test_an_async_stream_that_was_streamed_is_refused(upstream, transport):
+    http_client = httpx2.AsyncClient(transport=transport and transport())
+    async with openai.AsyncOpenAI(
+        base_url=upstream.url, api_key="k", max_retries=0, http_client=http_client
+    ) as client:
+        stream = await create(client, "ok")
+        async with source_of(stream).aopen() as batches:
+            with pytest.raises(TypeError, match="AsyncStream was already iterated"):
+                source_of(stream)  # while it is read, and not only after
+            async for _ in batches:
+                pass
+        await drained()
+        with pytest.raises(TypeError, match="AsyncStream was already iterated"):
+            source_of(stream)
 
 
 async def test_a_consumed_async_stream_is_refused(upstream):
